@@ -1,0 +1,121 @@
+"""loopkit closes the continuous-learning loop of an LLM application, in the application's own process.
+
+    import loopkit
+    loopkit.init(service="helpdesk")
+    client = loopkit.wrap(OpenAI())
+
+Names are loaded when first used: importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from loopkit._version import __version__
+
+if TYPE_CHECKING:
+    from loopkit._assemble import aflush as aflush
+    from loopkit._assemble import ashutdown as ashutdown
+    from loopkit._assemble import flush as flush
+    from loopkit._assemble import init as init
+    from loopkit._assemble import shutdown as shutdown
+    from loopkit.capture.ambient import context as context
+    from loopkit.capture.clients import unwrap as unwrap
+    from loopkit.capture.clients import wrap as wrap
+    from loopkit.capture.decorator import current_span as current_span
+    from loopkit.capture.decorator import span as span
+    from loopkit.capture.decorator import trace as trace
+    from loopkit.config import Destination as Destination
+    from loopkit.datasets.dataset import Dataset as Dataset
+    from loopkit.deploy.registry import Registry as Registry
+    from loopkit.deploy.rollout import Rollout as Rollout
+    from loopkit.errors import Blocked as Blocked
+    from loopkit.errors import LoopkitError as LoopkitError
+    from loopkit.evals.experiment import evaluate as evaluate
+    from loopkit.evals.scoring import evaluator as evaluator
+    from loopkit.guard.guard import Guard as Guard
+    from loopkit.observe.look import confusion as confusion
+    from loopkit.observe.look import failures as failures
+    from loopkit.observe.look import figures as figures
+    from loopkit.route.answer import Answer as Answer
+    from loopkit.route.router import Router as Router
+    from loopkit.signals.say import feedback as feedback
+    from loopkit.signals.say import retract as retract
+    from loopkit.store.locate import open_store as open_store
+    from loopkit.tuning.adapters import tune as tune
+    from loopkit.types import Example as Example
+    from loopkit.types import Feedback as Feedback
+    from loopkit.types import Message as Message
+    from loopkit.types import ModelCall as ModelCall
+    from loopkit.types import Score as Score
+    from loopkit.types import Span as Span
+    from loopkit.types import Variant as Variant
+
+_HOMES = {
+    "_assemble": (
+        "aflush",
+        "ashutdown",
+        "flush",
+        "init",
+        "shutdown",
+    ),
+    "capture.ambient": ("context",),
+    "capture.clients": (
+        "unwrap",
+        "wrap",
+    ),
+    "capture.decorator": (
+        "current_span",
+        "span",
+        "trace",
+    ),
+    "config": ("Destination",),
+    "datasets.dataset": ("Dataset",),
+    "deploy.registry": ("Registry",),
+    "deploy.rollout": ("Rollout",),
+    "errors": (
+        "Blocked",
+        "LoopkitError",
+    ),
+    "evals.experiment": ("evaluate",),
+    "evals.scoring": ("evaluator",),
+    "guard.guard": ("Guard",),
+    "observe.look": (
+        "confusion",
+        "failures",
+        "figures",
+    ),
+    "route.answer": ("Answer",),
+    "route.router": ("Router",),
+    "signals.say": (
+        "feedback",
+        "retract",
+    ),
+    "store.locate": ("open_store",),
+    "tuning.adapters": ("tune",),
+    "types": (
+        "Example",
+        "Feedback",
+        "Message",
+        "ModelCall",
+        "Score",
+        "Span",
+        "Variant",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604  # names of lazily loaded objects
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'loopkit' has no attribute {name!r}")
+    value = getattr(import_module(f"loopkit.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,180 @@
+"""Settings into the wired whole: the only file that knows all parts of recording, and it only wires them."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from loopkit import _host
+from loopkit._ids import Clock, Ids
+from loopkit._version import __version__
+from loopkit.capture import slot
+from loopkit.capture.recorder import Recorder
+from loopkit.capture.sinks import Sink
+from loopkit.config import DEFAULT, Destination, Redactor, Settings, Unset, settings
+from loopkit.errors import StoreUnusable
+from loopkit.route.source import VariantSource
+from loopkit.store.sqlite import Store
+from loopkit.wire.encode import encode_resource
+
+_logger = logging.getLogger("loopkit")
+
+
+def init(
+    service: str | None = None,
+    *,
+    store: str | os.PathLike[str] | Unset | None = DEFAULT,
+    export: Iterable[str | Destination] | None = None,
+    content: str | None = None,
+    redact: Redactor | None = None,
+    sample: float = 1.0,
+    strict: bool = False,
+) -> None:
+    """Start recording in this process.
+
+    `service` is the name spans bear. `store` is the local store's directory (default `LOOPKIT_HOME`, else
+    `.loopkit`), None for none. `export` lists OTLP/HTTP endpoints; `OTEL_EXPORTER_OTLP_*` adds one. `content`
+    says where inputs and outputs may go: "local" (the store), "export" (over OTLP too), "off" (nowhere).
+    `redact` is a function from text to text that runs before anything is kept (default: keys, cards, IBANs,
+    e-mail addresses and phone numbers). `sample` is the probability with which a trace is recorded. `strict`
+    raises recording's own faults. Calling it again replaces the first cleanly.
+
+    Raises `InvalidSetting` or `StoreUnusable`, with what to do, before anything is changed.
+    """
+    start(
+        settings(
+            service, store=store, export=export, content=content, redact=redact, sample=sample, strict=strict
+        )
+    )
+
+
+def start(
+    made: Settings, *, sinks: tuple[Sink, ...] = (), clock: Clock | None = None, ids: Ids | None = None
+) -> None:
+    """`init` with everything passed in: extra sinks, clock and ids."""
+    all_sinks = () if made.disabled else (*_sinks(made), *sinks)
+    shutdown()
+    _host.strict = made.strict
+    if made.disabled:
+        return
+    recorder = Recorder(made, all_sinks, clock or Clock(), ids or Ids())
+    if made.store is not None:
+        directory = made.store
+        recorder.provide("variants", lambda: _registry(directory, recorder))
+    slot.recorder = recorder
+    atexit.register(_at_exit)
+    _hook_multiprocessing()
+
+
+def shutdown(timeout: float | None = None) -> bool:
+    """Flush, stop the threads and give everything back; True when all that was recorded is on disk."""
+    recorder = slot.recorder
+    if recorder is None:
+        return True
+    slot.recorder = None
+    atexit.unregister(_at_exit)
+    return recorder.worker.close(recorder.settings.exit_timeout if timeout is None else timeout)
+
+
+def flush(timeout: float = 5.0) -> bool:
+    """True when everything recorded so far is on disk (in the store and in every destination's spool).
+
+    False at the timeout, or where there is no disk to be on. Blocks; in an event loop use `aflush`.
+    """
+    recorder = slot.recorder
+    return recorder is not None and recorder.worker.flush(timeout)
+
+
+async def aflush(timeout: float = 5.0) -> bool:
+    """`flush`, without blocking the event loop."""
+    import asyncio
+
+    return await asyncio.to_thread(flush, timeout)
+
+
+async def ashutdown(timeout: float | None = None) -> bool:
+    """`shutdown`, without blocking the event loop."""
+    import asyncio
+
+    return await asyncio.to_thread(shutdown, timeout)
+
+
+def _sinks(made: Settings) -> tuple[Sink, ...]:
+    resource = encode_resource(
+        {
+            "service.name": made.service,
+            "telemetry.sdk.name": "loopkit",
+            "telemetry.sdk.language": "python",
+            "telemetry.sdk.version": __version__,
+            "host.name": socket.gethostname(),
+            "process.pid": os.getpid(),
+            **made.resource,
+        }
+    )
+    sinks: list[Sink] = []
+    if made.store is not None:
+        _add(sinks, lambda: _store_sink(made, resource))
+    for destination in made.destinations:
+        _add(sinks, lambda destination=destination: _otlp_sink(destination, made, resource))
+    return tuple(sinks)
+
+
+def _add(sinks: list[Sink], make: Callable[[], Sink]) -> None:
+    """A disk that can't be written costs the sink, with a warning; a store that is broken is the caller's to mend."""
+    try:
+        sinks.append(make())
+    except StoreUnusable as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        _logger.warning("loopkit: nothing is kept on disk, only in memory: %s", error)
+    except OSError as error:
+        _logger.warning("loopkit: spans can't be spooled, so they are not exported: %s", error)
+
+
+def _store_sink(made: Settings, resource: bytes) -> Sink:
+    from loopkit.store.sink import StoreSink
+
+    assert made.store is not None
+    return StoreSink(Store(made.store), made, resource, __version__)
+
+
+def _otlp_sink(destination: Destination, made: Settings, resource: bytes) -> Sink:
+    from loopkit.export.otlp import OtlpSink
+
+    return OtlpSink(destination, made, resource, __version__)
+
+
+def _at_exit() -> None:
+    recorder = slot.recorder
+    if recorder is not None:
+        recorder.worker.close(recorder.settings.exit_timeout)
+
+
+def _registry(directory: Path, recorder: Recorder) -> VariantSource:
+    """The registry as routers see it. Its store doesn't flush before reading: it is read on the worker itself."""
+    from loopkit.deploy.registry import Registry
+
+    return Registry(Store(directory), later=recorder.worker.later)
+
+
+_hooked = False
+
+
+def _hook_multiprocessing() -> None:
+    """Children of multiprocessing leave by os._exit, past atexit: they run their own finalizers instead."""
+    global _hooked
+    if not _hooked and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_finalize_in_child)
+        _hooked = True
+
+
+def _finalize_in_child() -> None:
+    if "multiprocessing.util" in sys.modules:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _at_exit, exitpriority=10)

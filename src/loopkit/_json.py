@@ -1,0 +1,70 @@
+"""Nouns as JSON and back, by pydantic: for what is kept as documents (feedback, examples, variants)."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any, TypeVar
+
+from loopkit.wire.messages import dumps
+
+Noun = TypeVar("Noun")
+
+
+def to_dict(noun: Any) -> dict[str, Any]:
+    """A noun as plain JSON values; fields that have their default are left out, so that hashes outlive new ones."""
+    return {
+        field.name: _plain(value)
+        for field in dataclasses.fields(noun)
+        if (value := getattr(noun, field.name)) != _default(field)
+    }
+
+
+def to_json(noun: Any) -> str:
+    """The same as compact text with sorted keys: equal nouns give equal texts."""
+    return canonical(to_dict(noun))
+
+
+def canonical(value: Any) -> str:
+    """JSON text with sorted keys."""
+    import json
+
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=str)
+
+
+def from_dict(cls: type[Noun], data: Any) -> Noun:
+    """The noun, validated. Raises pydantic's ValidationError for what doesn't fit."""
+    noun: Noun = _adapter(cls).validate_python(data)
+    return noun
+
+
+def from_json(cls: type[Noun], text: str | bytes) -> Noun:
+    """The noun in a JSON text, validated."""
+    noun: Noun = _adapter(cls).validate_json(text)
+    return noun
+
+
+@cache
+def _adapter(cls: type[Any]) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+__all__ = ["canonical", "dumps", "from_dict", "from_json", "to_dict", "to_json"]

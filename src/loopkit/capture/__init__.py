@@ -1,0 +1,1 @@
+"""What happened: calls become spans, by decorator, by span block or through a wrapped client."""

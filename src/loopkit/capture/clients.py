@@ -1,0 +1,51 @@
+"""`wrap` and `unwrap`: the client that an application has, recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from loopkit.capture.chain import Interceptor
+from loopkit.capture.stainless import ENDPOINTS, hook, is_wrapped, package_of, unhook
+from loopkit.errors import InvalidInput, UnsupportedClient
+
+Client = TypeVar("Client")
+
+
+def wrap(
+    client: Client, *, guard: Interceptor | None = None, interceptors: Iterable[Interceptor] = ()
+) -> Client:
+    """Record every model call that goes through this client; gives back the same object.
+
+    Sync and async clients, streams, raw responses, parsed ones and stream helpers are each recorded exactly
+    once, and copies made by `with_options()` too. Wrapping twice changes nothing.
+
+        client = loopkit.wrap(OpenAI())
+        client = loopkit.wrap(OpenAI(), guard=loopkit.Guard(input=[checks.pii()]))
+    """
+    package = package_of(client)
+    if package is None:
+        kind = type(client)
+        raise UnsupportedClient(
+            f"wrap() got a {kind.__module__}.{kind.__qualname__}; it knows the clients of: {', '.join(ENDPOINTS)}. "
+            "Decorate the function that calls it with @loopkit.trace instead"
+        )
+    chain = tuple(interceptors) if guard is None else (guard, *interceptors)
+    check_interceptors(chain)
+    if not is_wrapped(client):
+        hook(client, package, chain)
+    return client
+
+
+def unwrap(client: Client) -> Client:
+    """Give the client its own class back; a client that isn't wrapped is left as it is."""
+    if is_wrapped(client):
+        unhook(client)
+    return client
+
+
+def check_interceptors(chain: Iterable[object]) -> None:
+    """Refuse what has no `around`."""
+    for interceptor in chain:
+        if not callable(getattr(interceptor, "around", None)):
+            raise InvalidInput(f"{interceptor!r} is no interceptor: it has no method around(call)")

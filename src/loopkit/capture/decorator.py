@@ -1,0 +1,396 @@
+"""`@trace` for functions of every colour, and `span` for a block."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from typing import Any, TypeVar, overload
+
+from opentelemetry import trace as otel_trace
+
+from loopkit import _host
+from loopkit.capture import slot
+from loopkit.capture.chain import Call, Filter, Interceptor, adrive, drive
+from loopkit.capture.clients import check_interceptors
+from loopkit.capture.live import Handle, LiveSpan, NoSpan
+from loopkit.capture.recorder import Recorder
+from loopkit.capture.recording import Recording, arun, run, stream_filters
+from loopkit.capture.snapshot import snapshot
+from loopkit.errors import InvalidInput
+from loopkit.types import JSON, Kind
+from loopkit.wire.names import OI_KINDS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@overload
+def trace(function: F, /) -> F: ...
+
+
+@overload
+def trace(
+    *,
+    name: str | None = None,
+    kind: Kind = "task",
+    task: str | None = None,
+    tags: Iterable[str] = (),
+    guard: Interceptor | None = None,
+    exclude: Iterable[str] = (),
+) -> Callable[[F], F]: ...
+
+
+def trace(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    kind: Kind = "task",
+    task: str | None = None,
+    tags: Iterable[str] = (),
+    guard: Interceptor | None = None,
+    exclude: Iterable[str] = (),
+) -> Any:
+    """Record every call of a function: its inputs by name, its output, how long it took, how it failed.
+
+    For sync and async functions, generators and async generators, methods, classmethods and staticmethods.
+    `task` names what the function does for the loop (spans below inherit it); `guard` stands around the call;
+    `exclude` names arguments that are not recorded.
+
+        @loopkit.trace(task="triage")
+        def triage(ticket: str) -> str: ...
+    """
+    if kind not in OI_KINDS:
+        raise InvalidInput(f"kind is {kind!r}: choose one of {', '.join(OI_KINDS)}")
+    interceptors = () if guard is None else (guard,)
+    check_interceptors(interceptors)
+
+    def decorate(target: Any) -> Any:
+        if isinstance(target, (classmethod, staticmethod)):
+            return type(target)(decorate(target.__func__))
+        if not callable(target):
+            raise InvalidInput(f"@trace got {target!r}, which can't be called")
+        return _traced(target, _Plan(target, name, kind, task, tuple(tags), interceptors, frozenset(exclude)))
+
+    return decorate if function is None else decorate(function)
+
+
+class _Plan:
+    """What the wrappers of one function share: how to start a span for a call, and what to capture."""
+
+    def __init__(
+        self,
+        function: Any,
+        name: str | None,
+        kind: Kind,
+        task: str | None,
+        tags: tuple[str, ...],
+        interceptors: tuple[Interceptor, ...],
+        exclude: frozenset[str],
+    ) -> None:
+        named = function if hasattr(function, "__qualname__") else type(function)
+        self.name = name or (task if task is not None else named.__qualname__.replace(".<locals>", ""))
+        self.kind: Kind = kind
+        self.task = task
+        self.tags = tags
+        self.interceptors = interceptors
+        self.exclude = exclude
+        self.parameters, self.owner = _parameter_names(function)
+
+    def inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The call's inputs by name, without self and cls."""
+        named = dict(zip(self.parameters, args, strict=False))
+        if len(args) > len(self.parameters):
+            named["args"] = list(args[len(self.parameters) :])
+        if self.owner:
+            named.pop(self.owner, None)
+        named.update(kwargs)
+        return named
+
+    def arguments(
+        self, inputs: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The inputs, as an interceptor may have changed them, as arguments again."""
+        changed = [inputs.get(name, value) for name, value in zip(self.parameters, args, strict=False)]
+        rest = args[len(self.parameters) :]
+        return (*changed, *rest), {name: inputs.get(name, value) for name, value in kwargs.items()}
+
+    def begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Recording, Call]:
+        """A started span with its inputs, and the call as interceptors see it."""
+        recorder = slot.recorder
+        recording = Recording(None, None)
+        inputs = self.inputs(args, kwargs)
+        with _host.Shielded("starting a span"):
+            live = None
+            if recorder is not None:
+                live = recorder.start(self.name, self.kind, self.task)
+            if live is not None:
+                if self.tags:
+                    live.describe({}, self.tags)
+                kept = {k: v for k, v in inputs.items() if k not in self.exclude} if self.exclude else inputs
+                live.input = snapshot(kept)
+            recording = Recording(recorder, live)
+        return recording, Call(task=self.task, request=inputs)
+
+
+def _traced(function: Any, plan: _Plan) -> Any:
+    inner = function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
+    if inspect.isasyncgenfunction(inner):
+        return _wrap_async_generator(function, plan)
+    if inspect.isgeneratorfunction(inner):
+        return _wrap_generator(function, plan)
+    if inspect.iscoroutinefunction(inner):
+        return _wrap_async(function, plan)
+    return _wrap_sync(function, plan)
+
+
+def _wrap_sync(function: Any, plan: _Plan) -> Any:
+    @functools.wraps(function, updated=())
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if slot.recorder is None and not plan.interceptors:
+            return function(*args, **kwargs)
+        recording, call = plan.begin(args, kwargs)
+
+        def send(step: Call) -> Any:
+            if step is call:
+                return function(*args, **kwargs)
+            changed, named = plan.arguments(step.request, args, kwargs)
+            return function(*changed, **named)
+
+        return run(recording, call, plan.interceptors, send, _returned(recording))
+
+    return wrapper
+
+
+def _wrap_async(function: Any, plan: _Plan) -> Any:
+    @functools.wraps(function, updated=())
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if slot.recorder is None and not plan.interceptors:
+            return await function(*args, **kwargs)
+        recording, call = plan.begin(args, kwargs)
+
+        async def send(step: Call) -> Any:
+            if step is call:
+                return await function(*args, **kwargs)
+            changed, named = plan.arguments(step.request, args, kwargs)
+            return await function(*changed, **named)
+
+        return await arun(recording, call, plan.interceptors, send, _returned(recording))
+
+    return wrapper
+
+
+def _returned(recording: Recording) -> Callable[[Any], Any]:
+    def received(value: Any) -> Any:
+        recording.returned(value)
+        return value
+
+    return received
+
+
+def _wrap_generator(function: Any, plan: _Plan) -> Any:
+    @functools.wraps(function, updated=())
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        if slot.recorder is None and not plan.interceptors:
+            return (yield from function(*args, **kwargs))
+        recording, call = plan.begin(args, kwargs)
+        pieces = _Pieces(recording, stream_filters(plan.interceptors, call))
+
+        def open_inner(step: Call) -> Any:
+            changed, named = plan.arguments(step.request, args, kwargs)
+            return function(*changed, **named)
+
+        try:
+            with pieces.attached():
+                inner = drive(plan.interceptors, call, open_inner) if plan.interceptors else open_inner(call)
+            step, argument = inner.send, None
+            while True:
+                try:
+                    with pieces.attached():
+                        item = step(argument)
+                except StopIteration as done:
+                    yield from pieces.end()
+                    return done.value
+                step, argument = inner.send, None
+                for piece in pieces.take(item):
+                    try:
+                        argument = yield piece
+                    except GeneratorExit:
+                        inner.close()
+                        raise
+                    except BaseException as error:  # noqa: BLE001  # thrown in by the caller: the function's to handle
+                        step, argument = inner.throw, error
+                        break
+        except BaseException as error:
+            recording.raised(pieces.failed(error))
+            raise
+
+    return wrapper
+
+
+def _wrap_async_generator(function: Any, plan: _Plan) -> Any:
+    @functools.wraps(function, updated=())
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        recording, call = plan.begin(args, kwargs)
+        pieces = _Pieces(recording, stream_filters(plan.interceptors, call))
+
+        async def open_inner(step: Call) -> Any:
+            changed, named = plan.arguments(step.request, args, kwargs)
+            return function(*changed, **named)
+
+        try:
+            with pieces.attached():
+                inner = await (
+                    adrive(plan.interceptors, call, open_inner) if plan.interceptors else open_inner(call)
+                )
+            step, argument = inner.asend, None
+            while True:
+                try:
+                    with pieces.attached():
+                        item = await step(argument)
+                except StopAsyncIteration:
+                    for piece in pieces.end():
+                        yield piece
+                    return
+                step, argument = inner.asend, None
+                for piece in pieces.take(item):
+                    try:
+                        argument = yield piece
+                    except GeneratorExit:
+                        await inner.aclose()
+                        raise
+                    except BaseException as error:  # noqa: BLE001  # thrown in by the caller: the function's to handle
+                        step, argument = inner.athrow, error
+                        break
+        except BaseException as error:
+            recording.raised(pieces.failed(error))
+            raise
+
+    return wrapper
+
+
+class _Pieces:
+    """What a generator has given so far: recorded, filtered, and current only while a step runs."""
+
+    def __init__(self, recording: Recording, filters: tuple[Filter, ...]) -> None:
+        self._recording = recording
+        self._filters = filters
+        self._given: list[Any] = []
+
+    def attached(self) -> _Attached:
+        return _Attached(self._recording.recorder, self._recording.live)
+
+    def take(self, item: Any) -> list[Any]:
+        self._given.append(item)
+        return self._filtered([item], 0)
+
+    def end(self) -> list[Any]:
+        rest = [
+            piece
+            for index, each in enumerate(self._filters)
+            for piece in self._filtered(each.end(), index + 1)
+        ]
+        self._recording.returned(self._output())
+        return rest
+
+    def failed(self, error: BaseException) -> BaseException:
+        """Keep what had been given."""
+        if self._recording.live is not None and self._given:
+            self._recording.live.output = snapshot(self._output())
+        return error
+
+    def _filtered(self, items: list[Any], start: int) -> list[Any]:
+        for each in self._filters[start:]:
+            items = [passed for item in items for passed in each.feed(item)]
+        return items
+
+    def _output(self) -> Any:
+        texts = [item for item in self._given if isinstance(item, str)]
+        return "".join(texts) if len(texts) == len(self._given) else self._given
+
+
+class _Attached:
+    """Current while the block runs. Never held across a yield."""
+
+    __slots__ = ("_live", "_recorder", "_token")
+
+    def __init__(self, recorder: Recorder | None, live: LiveSpan | None) -> None:
+        self._recorder = recorder
+        self._live = live
+        self._token: object = None
+
+    def __enter__(self) -> None:
+        if self._recorder is not None:
+            self._token = self._recorder.current(self._live)
+
+    def __exit__(self, *_: object) -> None:
+        if self._recorder is not None:
+            self._recorder.leave(self._token)
+
+
+class span:  # noqa: N801  # used as a function: with loopkit.span("retrieve") as s
+    """A span for a block: `with loopkit.span("retrieve", kind="retrieval") as s: s.set(output=documents)`.
+
+    Works as `async with` too. What it gives is a handle with `id`, `trace_id` and `set()`; where nothing is
+    recorded, one that takes everything and keeps nothing.
+    """
+
+    def __init__(
+        self, name: str, *, kind: Kind = "task", task: str | None = None, input: JSON = None, **metadata: JSON
+    ) -> None:
+        if kind not in OI_KINDS:
+            raise InvalidInput(f"kind is {kind!r}: choose one of {', '.join(OI_KINDS)}")
+        self._what = (name, kind, task)
+        self._input = input
+        self._metadata = metadata
+        self._attached: _Attached | None = None
+        self._live: LiveSpan | None = None
+
+    def __enter__(self) -> Handle:
+        recorder = slot.recorder
+        if recorder is None:
+            return NoSpan()
+        self._live = recorder.start(*self._what)
+        self._attached = _Attached(recorder, self._live)
+        self._attached.__enter__()
+        if self._live is None:
+            return NoSpan()
+        handle = Handle(self._live)
+        handle.set(input=self._input, **self._metadata)
+        return handle
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self._attached is not None:
+            self._attached.__exit__()
+        if self._live is not None:
+            self._live.finish(error)
+
+    async def __aenter__(self) -> Handle:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.__exit__(kind, error, trace)
+
+
+def current_span() -> Handle | None:
+    """The span that runs here, if it is one of loopkit's."""
+    live = live_span()
+    return None if live is None else Handle(live)
+
+
+def live_span() -> LiveSpan | None:
+    """The same, as the package itself holds it."""
+    found = otel_trace.get_current_span()
+    return found if isinstance(found, LiveSpan) else None
+
+
+def _parameter_names(function: Any) -> tuple[tuple[str, ...], str | None]:
+    """The positional parameters' names, and which of them is self or cls."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return (), None
+    names = tuple(parameter.name for parameter in parameters if parameter.kind in _POSITIONAL)
+    return names, names[0] if names and names[0] in ("self", "cls") else None

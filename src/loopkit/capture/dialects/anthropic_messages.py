@@ -1,0 +1,207 @@
+"""Anthropic's messages.
+
+Shapes: https://docs.anthropic.com/en/api/messages
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from loopkit.capture.dialects._content import changed, json_or_text, other_part
+from loopkit.types import Message, ModelCall, Part, Usage, Variant
+
+Request = Mapping[str, Any]
+
+_NOT_PARAMETERS = frozenset(("messages", "system", "model", "tools", "stream"))
+_FINISH = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "tool_use": "tool_call",
+    "refusal": "content_filter",
+}
+_DEFAULT_MAX_TOKENS = 1024
+
+
+class Messages:
+    """Messages."""
+
+    operation = "chat"
+
+    def model_call(self, provider: str, request: Request, response: Mapping[str, Any] | None) -> ModelCall:
+        """See `Dialect.model_call`."""
+        answer = response or {}
+        stopped = answer.get("stop_reason")
+        reason = _FINISH.get(stopped, stopped) if stopped else None
+        content = tuple(_block(block) for block in answer.get("content") or ())
+        return ModelCall(
+            provider=provider,
+            operation=self.operation,
+            model=request.get("model"),
+            response_model=answer.get("model"),
+            response_id=answer.get("id") or None,
+            input=_input(request),
+            output=(Message(role="assistant", parts=content, finish_reason=reason),) if content else (),
+            parameters={k: v for k, v in request.items() if v is not None and k not in _NOT_PARAMETERS},
+            tools=tuple(request.get("tools") or ()),
+            usage=_usage(answer.get("usage") or {}),
+            finish_reasons=(reason,) if reason else (),
+            stream=bool(request.get("stream")),
+        )
+
+    def fold(self) -> MessagesFold:
+        """See `Dialect.fold`."""
+        return MessagesFold()
+
+    def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
+        """See `Dialect.with_input`."""
+        messages = list(request.get("messages") or ())
+        for index in range(len(messages) - 1, -1, -1):
+            if messages[index].get("role") == "assistant":
+                break
+            messages[index] = {
+                **messages[index],
+                "content": _with_results(messages[index].get("content"), change),
+            }
+        return {**request, "messages": messages}
+
+    def output_texts(self, response: Any) -> list[str]:
+        """See `Dialect.output_texts`."""
+        return [block.text for block in response.content or () if block.type == "text"]
+
+    def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
+        """See `Dialect.with_output`."""
+        copy = response.model_copy(deep=True)
+        for block in copy.content or ():
+            if block.type == "text":
+                block.text = change(block.text)
+        return copy
+
+    def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """See `Dialect.render`."""
+        system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+        rest = [dict(m) for m in messages if m["role"] != "system"]
+        arguments: dict[str, Any] = {
+            "model": variant.model,
+            "messages": rest,
+            "max_tokens": _DEFAULT_MAX_TOKENS,
+        }
+        if system:
+            arguments["system"] = system
+        return {**arguments, **variant.parameters}
+
+    def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
+        """See `Dialect.send`."""
+        return client.messages.create(**arguments)
+
+
+class MessagesFold:
+    """Events of a message's stream."""
+
+    def __init__(self) -> None:
+        self._head: dict[str, Any] = {}
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._pieces: dict[int, list[str]] = {}
+        self._usage: dict[str, Any] = {}
+        self._stop_reason: str | None = None
+
+    def feed(self, chunk: Any) -> None:
+        """See `Fold.feed`."""
+        kind = chunk.type
+        if kind == "content_block_delta":
+            self._delta(chunk.index, chunk.delta)
+        elif kind == "content_block_start":
+            self._blocks[chunk.index] = chunk.content_block.model_dump(mode="json")
+        elif kind == "message_start":
+            self._head = {"id": chunk.message.id, "model": chunk.message.model}
+            self._usage.update(chunk.message.usage.model_dump(mode="json", exclude_none=True))
+        elif kind == "message_delta":
+            self._stop_reason = chunk.delta.stop_reason
+            self._usage.update(chunk.usage.model_dump(mode="json", exclude_none=True))
+
+    def result(self) -> dict[str, Any]:
+        """See `Fold.result`."""
+        content = [self._block(index) for index in sorted(self._blocks)]
+        return {**self._head, "content": content, "usage": self._usage, "stop_reason": self._stop_reason}
+
+    def _delta(self, index: int, delta: Any) -> None:
+        text = (
+            getattr(delta, "text", None)
+            or getattr(delta, "partial_json", None)
+            or getattr(delta, "thinking", None)
+        )
+        if text:
+            self._pieces.setdefault(index, []).append(text)
+
+    def _block(self, index: int) -> dict[str, Any]:
+        block = dict(self._blocks[index])
+        text = "".join(self._pieces.get(index, ()))
+        if not text:
+            return block
+        if block["type"] in ("tool_use", "server_tool_use"):
+            block["input"] = json_or_text(text)
+        else:
+            block["thinking" if block["type"] == "thinking" else "text"] = text
+        return block
+
+
+def _input(request: Request) -> tuple[Message, ...]:
+    messages = []
+    if system := request.get("system"):
+        messages.append(Message(role="system", parts=tuple(_blocks(system))))
+    for item in request.get("messages") or ():
+        messages.append(Message(role=item.get("role") or "user", parts=tuple(_blocks(item.get("content")))))
+    return tuple(messages)
+
+
+def _blocks(content: Any) -> list[Part]:
+    if isinstance(content, str):
+        return [Part(type="text", content=content)]
+    return [_block(block) for block in content or ()]
+
+
+def _block(block: Mapping[str, Any]) -> Part:
+    kind = block.get("type")
+    if kind == "text":
+        return Part(type="text", content=block.get("text"))
+    if kind == "thinking":
+        return Part(type="reasoning", content=block.get("thinking"))
+    if kind == "tool_use":
+        return Part(
+            type="tool_call", id=block.get("id"), name=block.get("name"), arguments=block.get("input")
+        )
+    if kind == "tool_result":
+        return Part(type="tool_call_response", id=block.get("tool_use_id"), content=block.get("content"))
+    if kind == "image":
+        source = block.get("source") or {}
+        mime = source.get("media_type")
+        if source.get("type") == "url":
+            return Part(type="uri", uri=source.get("url"), mime_type=mime or "image/*")
+        return Part(type="blob", content=source.get("data"), mime_type=mime)
+    return other_part(block)
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    """Anthropic counts cached tokens apart; the conventions' input tokens are all of them."""
+    read, written = usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")
+    fresh = usage.get("input_tokens")
+    return Usage(
+        input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
+        output_tokens=usage.get("output_tokens"),
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+    )
+
+
+def _with_results(content: Any, change: Callable[[str], str]) -> Any:
+    """Text blocks changed, those inside tool results too."""
+    if not isinstance(content, (list, tuple)):
+        return changed(content, change)
+    return [
+        {**block, "content": changed(block.get("content"), change)}
+        if block.get("type") == "tool_result"
+        else block
+        for block in changed(content, change)
+    ]

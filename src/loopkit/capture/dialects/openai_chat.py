@@ -1,0 +1,250 @@
+"""OpenAI's chat completions, and everything that speaks them: Groq, Together, vLLM, Ollama, llama.cpp, …
+
+Shapes: https://platform.openai.com/docs/api-reference/chat
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from loopkit.capture.dialects._content import changed, json_or_text, other_part
+from loopkit.types import Message, ModelCall, Part, Usage, Variant
+
+Request = Mapping[str, Any]
+
+_PARAMETERS = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "max_tokens": "max_tokens",
+    "max_completion_tokens": "max_tokens",
+    "seed": "seed",
+    "stop": "stop_sequences",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "n": "choice.count",
+}
+_FINISH = {"tool_calls": "tool_call", "function_call": "tool_call"}
+_NOT_PARAMETERS = frozenset(("messages", "model", "tools", "stream", "stream_options"))
+
+
+class Chat:
+    """Chat completions."""
+
+    operation = "chat"
+
+    def model_call(self, provider: str, request: Request, response: Mapping[str, Any] | None) -> ModelCall:
+        """See `Dialect.model_call`."""
+        answer = response or {}
+        choices = answer.get("choices") or []
+        return ModelCall(
+            provider=provider,
+            operation=self.operation,
+            model=request.get("model"),
+            response_model=answer.get("model"),
+            response_id=answer.get("id") or None,
+            input=tuple(_message(item) for item in request.get("messages") or ()),
+            output=tuple(_answer(choice) for choice in choices),
+            parameters=_parameters(request),
+            tools=tuple(request.get("tools") or ()),
+            usage=_usage(answer.get("usage") or {}),
+            finish_reasons=tuple(_finish(c["finish_reason"]) for c in choices if c.get("finish_reason")),
+            system_fingerprint=answer.get("system_fingerprint"),
+            stream=bool(request.get("stream")),
+        )
+
+    def fold(self) -> ChatFold:
+        """See `Dialect.fold`."""
+        return ChatFold()
+
+    def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
+        """See `Dialect.with_input`."""
+        messages = list(request.get("messages") or ())
+        for index in range(len(messages) - 1, -1, -1):
+            if messages[index].get("role") == "assistant":
+                break
+            if messages[index].get("role") in ("user", "tool"):
+                messages[index] = {
+                    **messages[index],
+                    "content": changed(messages[index].get("content"), change),
+                }
+        return {**request, "messages": messages}
+
+    def output_texts(self, response: Any) -> list[str]:
+        """See `Dialect.output_texts`."""
+        return [c.message.content for c in response.choices or () if c.message and c.message.content]
+
+    def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
+        """See `Dialect.with_output`."""
+        copy = response.model_copy(deep=True)
+        for choice in copy.choices or ():
+            if choice.message and choice.message.content:
+                choice.message.content = change(choice.message.content)
+        return copy
+
+    def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """See `Dialect.render`."""
+        return {"model": variant.model, "messages": [dict(m) for m in messages], **variant.parameters}
+
+    def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
+        """See `Dialect.send`."""
+        return client.chat.completions.create(**arguments)
+
+
+class ChatFold:
+    """Chunks of a chat completion. Reads the SDK's objects directly: this runs once a token."""
+
+    def __init__(self) -> None:
+        self._head: dict[str, Any] = {}
+        self._choices: dict[int, _Choice] = {}
+        self._usage: Any = None
+
+    def feed(self, chunk: Any) -> None:
+        """See `Fold.feed`."""
+        if not self._head:
+            self._head = {"id": chunk.id, "model": chunk.model}
+        if (fingerprint := getattr(chunk, "system_fingerprint", None)) is not None:
+            self._head["system_fingerprint"] = fingerprint
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        for choice in chunk.choices or ():
+            found = self._choices.get(choice.index)
+            if found is None:
+                found = self._choices[choice.index] = _Choice()
+            found.feed(choice)
+
+    def result(self) -> dict[str, Any]:
+        """See `Fold.result`."""
+        usage = self._usage if self._usage is None else self._usage.model_dump(mode="json")
+        choices = [{"index": i, **choice.result()} for i, choice in sorted(self._choices.items())]
+        return {**self._head, "choices": choices, "usage": usage}
+
+
+class _Choice:
+    def __init__(self) -> None:
+        self.role = "assistant"
+        self.texts: dict[str, list[str]] = {}
+        self.calls: dict[int, dict[str, Any]] = {}
+        self.finish_reason: str | None = None
+
+    def feed(self, choice: Any) -> None:
+        delta = choice.delta
+        if choice.finish_reason is not None:
+            self.finish_reason = choice.finish_reason
+        if delta is None:
+            return
+        if delta.content:
+            self.texts.setdefault("content", []).append(delta.content)
+        for name in ("refusal", "reasoning_content"):
+            if text := getattr(delta, name, None):
+                self.texts.setdefault(name, []).append(text)
+        for call in delta.tool_calls or ():
+            self._feed_call(call)
+
+    def _feed_call(self, call: Any) -> None:
+        known = self.calls.setdefault(
+            call.index, {"id": None, "type": "function", "name": "", "arguments": ""}
+        )
+        known["id"] = call.id or known["id"]
+        if call.function is not None:
+            known["name"] += call.function.name or ""
+            known["arguments"] += call.function.arguments or ""
+
+    def result(self) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": self.role, "content": None}
+        message.update({name: "".join(pieces) for name, pieces in self.texts.items()})
+        if self.calls:
+            message["tool_calls"] = [
+                {
+                    "id": c["id"],
+                    "type": "function",
+                    "function": {"name": c["name"], "arguments": c["arguments"]},
+                }
+                for _, c in sorted(self.calls.items())
+            ]
+        return {"message": message, "finish_reason": self.finish_reason}
+
+
+def _message(item: Mapping[str, Any]) -> Message:
+    role = item.get("role") or "user"
+    if role == "tool":
+        parts = [Part(type="tool_call_response", id=item.get("tool_call_id"), content=item.get("content"))]
+        return Message(role=role, parts=tuple(parts))
+    return Message(role=role, parts=tuple(_parts(item)), name=item.get("name"))
+
+
+def _answer(choice: Mapping[str, Any]) -> Message:
+    message = choice.get("message") or {}
+    return Message(
+        role=message.get("role") or "assistant",
+        parts=tuple(_parts(message)),
+        finish_reason=_finish(choice["finish_reason"]) if choice.get("finish_reason") else None,
+    )
+
+
+def _parts(item: Mapping[str, Any]) -> list[Part]:
+    parts = []
+    if reasoning := item.get("reasoning_content"):
+        parts.append(Part(type="reasoning", content=reasoning))
+    content = item.get("content")
+    if isinstance(content, str):
+        if content:
+            parts.append(Part(type="text", content=content))
+    else:
+        parts += [_content_part(piece) for piece in content or ()]
+    if refusal := item.get("refusal"):
+        parts.append(Part(type="refusal", content=refusal))
+    for call in item.get("tool_calls") or ():
+        function = call.get("function") or {}
+        parts.append(
+            Part(
+                type="tool_call",
+                id=call.get("id"),
+                name=function.get("name"),
+                arguments=json_or_text(function.get("arguments")),
+            )
+        )
+    return parts
+
+
+def _content_part(piece: Mapping[str, Any]) -> Part:
+    kind = piece.get("type")
+    if kind == "text":
+        return Part(type="text", content=piece.get("text"))
+    if kind == "image_url":
+        return Part(type="uri", uri=(piece.get("image_url") or {}).get("url"), mime_type="image/*")
+    return other_part(piece)
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _parameters(request: Request) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    for name, value in request.items():
+        if value is None or name in _NOT_PARAMETERS:
+            continue
+        if name == "stop" and isinstance(value, str):
+            value = [value]
+        if name == "n" and value == 1:
+            continue
+        parameters[_PARAMETERS.get(name, name)] = value
+    return parameters
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    prompt = usage.get("prompt_tokens_details") or {}
+    completion = usage.get("completion_tokens_details") or {}
+    return Usage(
+        input_tokens=usage.get("prompt_tokens"),
+        output_tokens=usage.get("completion_tokens"),
+        cache_read_tokens=prompt.get("cached_tokens"),
+        reasoning_tokens=completion.get("reasoning_tokens"),
+    )
+
+
+def _finish(reason: str) -> str:
+    return _FINISH.get(reason, reason)

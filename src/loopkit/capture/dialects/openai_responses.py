@@ -1,0 +1,213 @@
+"""OpenAI's responses.
+
+Shapes: https://platform.openai.com/docs/api-reference/responses
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from loopkit.capture.dialects._content import changed, json_or_text, other_part
+from loopkit.types import Message, ModelCall, Part, Usage, Variant
+
+Request = Mapping[str, Any]
+
+_PARAMETERS = {"max_output_tokens": "max_tokens"}
+_NOT_PARAMETERS = frozenset(("input", "instructions", "model", "tools", "stream", "stream_options"))
+_TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+
+
+class Responses:
+    """Responses."""
+
+    operation = "chat"
+
+    def model_call(self, provider: str, request: Request, response: Mapping[str, Any] | None) -> ModelCall:
+        """See `Dialect.model_call`."""
+        answer = response or {}
+        reason = _finish(answer)
+        return ModelCall(
+            provider=provider,
+            operation=self.operation,
+            model=request.get("model"),
+            response_model=answer.get("model"),
+            response_id=answer.get("id") or None,
+            input=_input(request),
+            output=_output(answer, reason),
+            parameters={
+                _PARAMETERS.get(name, name): value
+                for name, value in request.items()
+                if value is not None and name not in _NOT_PARAMETERS
+            },
+            tools=tuple(request.get("tools") or ()),
+            usage=_usage(answer.get("usage") or {}),
+            finish_reasons=(reason,) if reason else (),
+            stream=bool(request.get("stream")),
+        )
+
+    def fold(self) -> ResponsesFold:
+        """See `Dialect.fold`."""
+        return ResponsesFold()
+
+    def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
+        """See `Dialect.with_input`."""
+        given = request.get("input")
+        if isinstance(given, str):
+            return {**request, "input": change(given)}
+        items = list(given or ())
+        for index in range(len(items) - 1, -1, -1):
+            item = items[index]
+            if item.get("role") == "assistant" or item.get("type") in ("function_call", "reasoning"):
+                break
+            if item.get("role") == "user":
+                items[index] = {**item, "content": changed(_as_text(item.get("content")), change)}
+            elif item.get("type") == "function_call_output":
+                items[index] = {**item, "output": changed(item.get("output"), change)}
+        return {**request, "input": items}
+
+    def output_texts(self, response: Any) -> list[str]:
+        """See `Dialect.output_texts`."""
+        return [part.text for part in _text_parts(response)]
+
+    def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
+        """See `Dialect.with_output`."""
+        copy = response.model_copy(deep=True)
+        for part in _text_parts(copy):
+            part.text = change(part.text)
+        return copy
+
+    def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """See `Dialect.render`."""
+        return {"model": variant.model, "input": [dict(m) for m in messages], **variant.parameters}
+
+    def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
+        """See `Dialect.send`."""
+        return client.responses.create(**arguments)
+
+
+class ResponsesFold:
+    """Events of a response's stream. The last one carries the whole response; before it, the text so far."""
+
+    def __init__(self) -> None:
+        self._head: dict[str, Any] = {}
+        self._texts: dict[tuple[int, int], list[str]] = {}
+        self._whole: Any = None
+
+    def feed(self, chunk: Any) -> None:
+        """See `Fold.feed`."""
+        kind = chunk.type
+        if kind == "response.output_text.delta":
+            self._texts.setdefault((chunk.output_index, chunk.content_index), []).append(chunk.delta)
+        elif kind == "response.created":
+            self._head = {"id": chunk.response.id, "model": chunk.response.model}
+        elif kind in _TERMINAL:
+            self._whole = chunk.response
+
+    def result(self) -> dict[str, Any]:
+        """See `Fold.result`."""
+        if self._whole is not None:
+            whole: dict[str, Any] = self._whole.model_dump(mode="json", warnings=False)
+            return whole
+        output = [
+            {
+                "type": "message",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": "".join(pieces)}],
+            }
+            for _, pieces in sorted(self._texts.items())
+        ]
+        return {**self._head, "output": output}
+
+
+def _input(request: Request) -> tuple[Message, ...]:
+    messages = []
+    if instructions := request.get("instructions"):
+        messages.append(Message(role="system", parts=(Part(type="text", content=instructions),)))
+    given = request.get("input")
+    if isinstance(given, str):
+        messages.append(Message(role="user", parts=(Part(type="text", content=given),)))
+    else:
+        messages += [_item(item) for item in given or ()]
+    return tuple(messages)
+
+
+def _output(answer: Mapping[str, Any], reason: str | None) -> tuple[Message, ...]:
+    """The response's items as one message: that is what the model said in one turn."""
+    parts = [part for item in answer.get("output") or () for part in _item(item).parts]
+    return (Message(role="assistant", parts=tuple(parts), finish_reason=reason),) if parts else ()
+
+
+def _item(item: Mapping[str, Any]) -> Message:
+    kind = item.get("type") or "message"
+    if kind == "message":
+        return Message(role=item.get("role") or "user", parts=tuple(_content(item.get("content"))))
+    if kind == "function_call":
+        call = Part(
+            type="tool_call",
+            id=item.get("call_id"),
+            name=item.get("name"),
+            arguments=json_or_text(item.get("arguments")),
+        )
+        return Message(role="assistant", parts=(call,))
+    if kind == "function_call_output":
+        result = Part(type="tool_call_response", id=item.get("call_id"), content=item.get("output"))
+        return Message(role="tool", parts=(result,))
+    if kind == "reasoning":
+        texts = [part.get("text", "") for part in (item.get("content") or item.get("summary") or ())]
+        return Message(role="assistant", parts=tuple(Part(type="reasoning", content=text) for text in texts))
+    return Message(role="assistant", parts=(other_part(item),))
+
+
+def _content(content: Any) -> list[Part]:
+    if isinstance(content, str):
+        return [Part(type="text", content=content)]
+    return [_content_part(piece) for piece in content or ()]
+
+
+def _content_part(piece: Mapping[str, Any]) -> Part:
+    kind = piece.get("type")
+    if kind in ("input_text", "output_text", "text"):
+        return Part(type="text", content=piece.get("text"))
+    if kind == "refusal":
+        return Part(type="refusal", content=piece.get("refusal"))
+    if kind == "input_image":
+        return Part(type="uri", uri=piece.get("image_url"), mime_type="image/*")
+    return other_part(piece)
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    return Usage(
+        input_tokens=usage.get("input_tokens"),
+        output_tokens=usage.get("output_tokens"),
+        cache_read_tokens=(usage.get("input_tokens_details") or {}).get("cached_tokens"),
+        reasoning_tokens=(usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
+    )
+
+
+def _finish(answer: Mapping[str, Any]) -> str | None:
+    status = answer.get("status")
+    if status == "completed":
+        called = any(item.get("type") == "function_call" for item in answer.get("output") or ())
+        return "tool_call" if called else "stop"
+    if status == "incomplete":
+        reason = (answer.get("incomplete_details") or {}).get("reason")
+        return "length" if reason == "max_output_tokens" else reason
+    return "error" if status == "failed" else None
+
+
+def _text_parts(response: Any) -> list[Any]:
+    return [
+        part
+        for item in response.output or ()
+        if item.type == "message"
+        for part in item.content
+        if part.type == "output_text"
+    ]
+
+
+def _as_text(content: Any) -> Any:
+    """`input_text` parts under the name that `_changed` looks for."""
+    if isinstance(content, (list, tuple)):
+        return [{**part, "type": "text"} if part.get("type") == "input_text" else part for part in content]
+    return content

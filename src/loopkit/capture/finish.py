@@ -1,0 +1,139 @@
+"""A finished live span into the noun: content parsed, redacted and translated, on the worker's thread.
+
+A redactor that raises costs that span its content and nothing else: it fails closed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from loopkit import _host
+from loopkit.capture.ambient import NOTHING
+from loopkit.capture.live import LiveSpan
+from loopkit.capture.snapshot import LIMIT
+from loopkit.config import Redactor, Settings
+from loopkit.detect.patterns import redact as redact_patterns
+from loopkit.types import ModelCall, Span, SpanError
+
+
+def to_span(live: LiveSpan, settings: Settings) -> Span:
+    """The frozen, redacted span."""
+    around = live.ambient or NOTHING
+    content = _Content(live, settings)
+    return Span(
+        trace_id=f"{live.trace_id:032x}",
+        span_id=f"{live.span_id:016x}",
+        parent_id=None if live.parent_id is None else f"{live.parent_id:016x}",
+        name=live.name,
+        kind=live.kind,
+        started_at=live.started_at,
+        ended_at=live.ended_at,
+        status=live.status,  # type: ignore[arg-type]  # LiveSpan only ever sets the three
+        error=content.error,
+        input=content.input,
+        output=content.output,
+        model_call=content.model_call,
+        service=settings.service,
+        task=live.task,
+        variant=live.variant,
+        propensity=live.propensity,
+        user_id=around.user_id,
+        session_id=around.session_id,
+        tags=around.tags,
+        metadata=content.metadata,
+        attributes=live.attributes,
+        sampling_probability=live.sampling_probability,
+        content_status=content.status,
+    )
+
+
+def redactor(settings: Settings) -> Redactor:
+    """The user's, else the built-in patterns."""
+    return settings.redact or redact_patterns
+
+
+class _Content:
+    """The parts of a span that may hold somebody's words."""
+
+    def __init__(self, live: LiveSpan, settings: Settings) -> None:
+        self.status: Any = "kept"
+        self.input: Any = None
+        self.output: Any = None
+        self.model_call: ModelCall | None = None
+        self.metadata: Mapping[str, Any] = (live.ambient or NOTHING).metadata
+        self.error = None if live.error is None else SpanError(type=type(live.error).__name__)
+        keep = settings.content != "off"
+        try:
+            self._fill(live, redactor(settings), keep)
+            if not keep:
+                self.status = "off"
+        except Exception as error:  # noqa: BLE001  # a redactor may raise anything; its span loses its content
+            _host.warn_once(
+                "redaction", f"a span's content was dropped, since it could not be redacted: {error!r}"
+            )
+            self.status = "failed"
+            self.input = self.output = None
+            self.metadata = {}
+            self.model_call = live.exchange.model_call(None, None) if live.exchange else None
+
+    def _fill(self, live: LiveSpan, redact: Redactor, keep: bool) -> None:
+        self.metadata = redact_value(self.metadata, redact)
+        if keep:
+            self.input = _load(live.input, redact)
+            self.output = _load(live.output, redact)
+        if live.exchange is not None:
+            request = _load(live.exchange.request, redact)
+            response = _load(live.exchange.response, redact)
+            self.model_call = live.exchange.model_call(request, response)
+            if not keep:
+                self.model_call = _without_content(self.model_call)
+        if live.error is not None and live.status == "error":
+            message = redact(_error_text(live.error)) if keep else ""
+            self.error = SpanError(type=type(live.error).__name__, message=message)
+        if any(
+            isinstance(value, dict) and "loopkit_truncated" in value for value in (self.input, self.output)
+        ):
+            self.status = "truncated"
+
+
+def redact_value(value: Any, redact: Redactor) -> Any:
+    """A JSON value with every text in it redacted, keys and long numbers too."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {redact(str(key)): redact_value(item, redact) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact_value(item, redact) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**12:
+        cleaned = redact(str(value))
+        return value if cleaned == str(value) else cleaned
+    return value
+
+
+def _load(text: str | None, redact: Redactor) -> Any:
+    """The redacted value in a JSON text.
+
+    The built-in patterns run over the JSON text first: where they find nothing there, nothing needs walking. A
+    user's own redactor sees every text by itself, since it may depend on where a text begins.
+    """
+    if text is None:
+        return None
+    value = json.loads(text)
+    if redact is redact_patterns and redact(text) == text:
+        return value
+    return redact_value(value, redact)
+
+
+def _error_text(error: BaseException) -> str:
+    try:
+        return str(error)[:LIMIT]
+    except Exception:  # noqa: BLE001  # a foreign __str__ may raise anything
+        return ""
+
+
+def _without_content(call: ModelCall) -> ModelCall:
+    from dataclasses import replace
+
+    return replace(call, input=(), output=(), tools=(), native_request=None)

@@ -1,0 +1,210 @@
+"""A span while it runs: an OpenTelemetry span to everyone else, plain values to us.
+
+The OpenTelemetry SDK's own span costs several times more, because it cleans every attribute and keeps locked,
+bounded maps; here attributes are one dict, and everything else waits for the worker's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import Span as OtelSpan
+from opentelemetry.trace import SpanContext, TraceFlags
+from opentelemetry.trace.status import Status, StatusCode
+
+from loopkit.capture.ambient import Ambient, tags_of
+from loopkit.types import JSON, Kind
+
+if TYPE_CHECKING:
+    from loopkit.capture.recorder import Recorder
+    from loopkit.capture.recording import Exchange
+
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_CANCELLED = ("CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit")
+
+
+class LiveSpan(OtelSpan):
+    """One unit of work under way. `finish` counts once, whoever comes first."""
+
+    __slots__ = (
+        "_open",
+        "ambient",
+        "attributes",
+        "ended_at",
+        "error",
+        "exchange",
+        "input",
+        "kind",
+        "name",
+        "output",
+        "parent_id",
+        "propensity",
+        "recorder",
+        "sampling_probability",
+        "span_id",
+        "started_at",
+        "status",
+        "task",
+        "trace_id",
+        "variant",
+    )
+
+    def __init__(
+        self, recorder: Recorder, name: str, kind: Kind, trace_id: int, span_id: int, started_at: int
+    ) -> None:
+        self.recorder = recorder
+        self.name = name
+        self.kind = kind
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.started_at = started_at
+        self.parent_id: int | None = None
+        self.ended_at = 0
+        self.status = "ok"
+        self.error: BaseException | None = None
+        self.input: str | None = None
+        self.output: str | None = None
+        self.exchange: Exchange | None = None
+        self.ambient: Ambient | None = None
+        self.attributes: dict[str, Any] = {}
+        self.task: str | None = None
+        self.variant: str | None = None
+        self.propensity: float | None = None
+        self.sampling_probability = 1.0
+        self._open = [None]
+
+    @property
+    def id(self) -> str:
+        """Trace id and span id in one string."""
+        return f"{self.trace_id:032x}-{self.span_id:016x}"
+
+    def finish(self, error: BaseException | None = None, *, cancelled: bool = False) -> None:
+        """End the span and queue it; later calls do nothing."""
+        try:
+            self._open.pop()  # atomic, so that two threads can't both finish it
+        except IndexError:
+            return
+        if error is not None:
+            self.error = error
+            self.status = "cancelled" if type(error).__name__ in _CANCELLED else "error"
+        elif cancelled:
+            self.status = "cancelled"
+        self.ended_at = max(self.recorder.clock.now(), self.started_at)
+        self.recorder.put(self)
+
+    def bind(self, variant: str, task: str, propensity: float | None) -> None:
+        """Say which variant serves what runs below."""
+        self.variant, self.task, self.propensity = variant, task, propensity
+
+    def describe(self, metadata: Mapping[str, JSON], tags: tuple[str, ...] = ()) -> None:
+        """Add metadata and tags."""
+        old = self.ambient or Ambient()
+        self.ambient = Ambient(
+            user_id=old.user_id,
+            session_id=old.session_id,
+            tags=tuple(dict.fromkeys((*old.tags, *tags, *tags_of(metadata)))),
+            metadata={**old.metadata, **metadata},
+        )
+
+    # What OpenTelemetry's API asks of a span.
+
+    def get_span_context(self) -> SpanContext:
+        """The ids, for OpenTelemetry and for propagation."""
+        return SpanContext(self.trace_id, self.span_id, is_remote=False, trace_flags=_SAMPLED)
+
+    def is_recording(self) -> bool:
+        """False once the span has ended."""
+        return bool(self._open)
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """One attribute."""
+        if self._open:
+            self.attributes[key] = value
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Several attributes."""
+        if self._open:
+            self.attributes.update(attributes)
+
+    def update_name(self, name: str) -> None:
+        """Another name."""
+        if self._open:
+            self.name = name
+
+    def add_event(self, name: str, attributes: Any = None, timestamp: int | None = None) -> None:
+        """Span events are on their way out of OpenTelemetry; kept as one attribute so that nothing is lost."""
+        if self._open:
+            self.attributes[f"event.{name}"] = dict(attributes or {})
+
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: Any = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        """Note the exception; the span's status is set by how it ends."""
+        if self._open:
+            self.error = exception
+
+    def set_status(self, status: Any, description: str | None = None) -> None:
+        """OpenTelemetry's status; OK and UNSET are both ours "ok"."""
+        code = status.status_code if isinstance(status, Status) else status
+        if self._open:
+            self.status = "error" if code is StatusCode.ERROR else "ok"
+
+    def end(self, end_time: int | None = None) -> None:
+        """OpenTelemetry's word for `finish`."""
+        self.finish()
+
+
+class Handle:
+    """A span as the application holds it: its ids, and a way to add to it while it runs. Holds no content."""
+
+    __slots__ = ("_live", "id", "trace_id")
+
+    def __init__(self, live: LiveSpan) -> None:
+        self._live = live
+        self.id = live.id
+        self.trace_id = f"{live.trace_id:032x}"
+
+    def set(
+        self,
+        *,
+        input: JSON = None,
+        output: JSON = None,
+        name: str | None = None,
+        tags: tuple[str, ...] | list[str] = (),
+        **metadata: JSON,
+    ) -> None:
+        """Set input, output or name, or add tags and metadata. After the span has ended it does nothing."""
+        from loopkit.capture.snapshot import snapshot
+
+        live = self._live
+        if not live.is_recording():
+            return
+        if input is not None:
+            live.input = snapshot(input)
+        if output is not None:
+            live.output = snapshot(output)
+        if name is not None:
+            live.name = name
+        if tags or metadata:
+            live.describe(metadata, tuple(tags))
+
+    def __repr__(self) -> str:
+        return f"<span {self.id}>"
+
+
+class NoSpan(Handle):
+    """What `span()` gives where nothing is recorded: it takes everything and keeps nothing."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.trace_id = ""
+
+    def set(self, **_: JSON) -> None:  # type: ignore[override]
+        """Nothing."""

@@ -1,0 +1,178 @@
+"""One call's lifecycle, written once: started; returned, raised or streamed; finished exactly once.
+
+No I/O and no colour: the sync and the async paths call the same methods. `run` and `arun` differ by await only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from loopkit import _host
+from loopkit.capture.chain import Call, Filter, Interceptor, adrive, drive
+from loopkit.capture.dialects._protocol import Dialect, Fold
+from loopkit.capture.live import LiveSpan
+from loopkit.capture.recorder import Recorder
+from loopkit.capture.snapshot import snapshot
+from loopkit.types import ModelCall
+from loopkit.wire.messages import dumps
+
+_shield = _host.Shielded("recording a call")
+
+
+class Exchange:
+    """What was asked of a provider and what came back, as JSON texts until the worker translates them."""
+
+    __slots__ = ("dialect", "provider", "request", "response", "time_to_first_token")
+
+    def __init__(self, dialect: Dialect, provider: str, request: str) -> None:
+        self.dialect = dialect
+        self.provider = provider
+        self.request = request
+        self.response: str | None = None
+        self.time_to_first_token: float | None = None
+
+    def model_call(self, request: Any, response: Any) -> ModelCall:
+        """The noun, from the (redacted) request and response; both None where the content had to go."""
+        from dataclasses import replace
+
+        call = self.dialect.model_call(self.provider, request or {}, response)
+        return replace(
+            call,
+            time_to_first_token=self.time_to_first_token,
+            native_request=None if request is None else dumps(request),
+        )
+
+
+class Recording:
+    """A span under way and the exchange it carries; without a recorder it does nothing."""
+
+    __slots__ = ("__weakref__", "_fold", "exchange", "live", "recorder")
+
+    def __init__(
+        self, recorder: Recorder | None, live: LiveSpan | None, exchange: Exchange | None = None
+    ) -> None:
+        self.recorder = recorder
+        self.live = live
+        self.exchange = exchange
+        self._fold: Fold | None = None
+        if live is not None:
+            live.exchange = exchange
+
+    def returned(self, value: Any) -> None:
+        """A whole answer: an SDK's response object, or a function's result."""
+        if self.live is None:
+            return
+        with _shield:
+            if self.exchange is not None:
+                self.exchange.response = _response_json(value)
+            else:
+                self.live.output = snapshot(value)
+            self.remember(value)
+        self.live.finish()
+
+    def answered(self, body: str) -> None:
+        """A whole answer that came as its JSON text."""
+        if self.live is not None and self.exchange is not None and self.live.is_recording():
+            self.exchange.response = body
+            self.live.finish()
+
+    def raised(self, error: BaseException) -> None:
+        """The call failed, or was cancelled; what had come of a stream is kept."""
+        if self.live is not None:
+            self._keep_partial()
+            self.live.finish(error)
+
+    def chunk(self, chunk: Any) -> None:
+        """The next piece of a stream."""
+        if self.live is None or self.exchange is None:
+            return
+        with _shield:
+            if self._fold is None:
+                self._fold = self.exchange.dialect.fold()
+                started = self.live.started_at
+                self.exchange.time_to_first_token = (self.live.recorder.clock.now() - started) / 1e9
+            self._fold.feed(chunk)
+
+    def ended(self) -> None:
+        """The stream came to its end."""
+        if self.live is not None:
+            self._keep_partial()
+            self.live.finish()
+
+    def abandoned(self) -> None:
+        """The stream was closed, dropped or garbage-collected before its end."""
+        if self.live is not None:
+            self._keep_partial()
+            self.live.finish(cancelled=True)
+
+    def remember(self, thing: Any) -> None:
+        """Let feedback be given on this object."""
+        if self.recorder is not None and self.live is not None and thing is not None:
+            self.recorder.identities.remember(thing, self.live.id)
+
+    def _keep_partial(self) -> None:
+        if self._fold is not None and self.exchange is not None and self.exchange.response is None:
+            with _shield:
+                self.exchange.response = dumps(self._fold.result())
+
+
+def run(
+    recording: Recording,
+    call: Call,
+    interceptors: tuple[Interceptor, ...],
+    send: Callable[[Call], Any],
+    received: Callable[[Any], Any],
+) -> Any:
+    """Make the call under its span and give the caller what `received` makes of the result."""
+    recorder = recording.recorder
+    token = None if recorder is None else recorder.current(recording.live)
+    try:
+        result = drive(interceptors, call, send) if interceptors else send(call)
+    except BaseException as error:
+        recording.raised(error)
+        raise
+    finally:
+        if recorder is not None:
+            recorder.leave(token)
+    return received(result)
+
+
+async def arun(
+    recording: Recording,
+    call: Call,
+    interceptors: tuple[Interceptor, ...],
+    send: Callable[[Call], Awaitable[Any]],
+    received: Callable[[Any], Any],
+) -> Any:
+    """`run`, awaiting the call."""
+    recorder = recording.recorder
+    token = None if recorder is None else recorder.current(recording.live)
+    try:
+        result = await (adrive(interceptors, call, send) if interceptors else send(call))
+    except BaseException as error:
+        recording.raised(error)
+        raise
+    finally:
+        if recorder is not None:
+            recorder.leave(token)
+    return received(result)
+
+
+def stream_filters(interceptors: Iterable[Interceptor], call: Call) -> tuple[Filter, ...]:
+    """What the interceptors want to see of a stream, innermost first."""
+    found = []
+    for interceptor in reversed(tuple(interceptors)):
+        make = getattr(interceptor, "filter", None)
+        made = None if make is None else make(call)
+        if made is not None:
+            found.append(made)
+    return tuple(found)
+
+
+def _response_json(value: Any) -> str:
+    dump = getattr(value, "model_dump_json", None)
+    if dump is None:
+        return snapshot(value)
+    text: str = dump(exclude_unset=True, warnings=False)
+    return text

@@ -1,0 +1,30 @@
+"""Where finished spans and feedback go: the Protocol that the store and the exporters implement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from loopkit.types import Feedback
+from loopkit.wire.encode import EncodedSpan
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the worker hands to every sink: spans, encoded once, and feedback events, in order of arrival."""
+
+    spans: tuple[EncodedSpan, ...] = ()
+    feedback: tuple[Feedback, ...] = ()
+
+
+class Sink(Protocol):
+    """Takes batches on the worker's thread. Provisional until a third implementation stands behind it."""
+
+    def accept(self, batch: Batch) -> None:
+        """Keep the batch. On return it is on disk; raise `OSError` or `StoreUnusable` where it isn't."""
+
+    def close(self, timeout: float) -> None:
+        """Give back threads, files and connections within `timeout` seconds."""
+
+    def after_fork(self) -> None:
+        """Called in a forked child before anything else: forget the parent's connections."""

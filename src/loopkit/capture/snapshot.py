@@ -1,0 +1,80 @@
+"""Values as JSON text, at the moment of the call: what the application changes later must not show.
+
+Never raises and never calls a foreign `__repr__`, which could hang or leak: what has no JSON form is written as
+its type's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
+import pathlib
+import uuid
+from typing import Any
+
+LIMIT = 1_000_000
+"""Characters of JSON kept for one input or output; beyond it the text is cut and marked."""
+
+_AS_TEXT = (
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    decimal.Decimal,
+    uuid.UUID,
+    pathlib.PurePath,
+    complex,
+)
+
+_encoder = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), default=lambda value: plain(value), check_circular=True
+)
+
+
+def snapshot(value: Any) -> str:
+    """The JSON text of `value`."""
+    try:
+        text = _encoder.encode(value)
+    except (ValueError, TypeError, RecursionError, RuntimeError):
+        # circular, keys that aren't strings, too deep, or changed by another thread meanwhile
+        text = _encoder.encode(_without_cycles(value, depth=6))
+    if len(text) > LIMIT:
+        return _encoder.encode({"loopkit_truncated": len(text), "start": text[:LIMIT]})
+    return text
+
+
+def plain(value: Any) -> Any:
+    """A JSON value for what `json` doesn't know."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, _AS_TEXT):
+        return str(value)
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return {"bytes": len(value)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: getattr(value, field.name, None) for field in dataclasses.fields(value) if field.repr
+        }
+    dump = getattr(type(value), "model_dump", None)
+    if callable(dump):
+        return dump(value, mode="json", warnings=False)
+    return f"<{type(value).__module__}.{type(value).__qualname__}>"
+
+
+def _without_cycles(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if depth == 0:
+        return "…"
+    if isinstance(value, dict):
+        return {str(key): _without_cycles(item, depth - 1) for key, item in list(value.items())}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_without_cycles(item, depth - 1) for item in list(value)]
+    try:
+        return _without_cycles(plain(value), depth - 1)
+    except Exception:  # noqa: BLE001  # a foreign model_dump may raise anything
+        return f"<{type(value).__module__}.{type(value).__qualname__}>"

@@ -1,0 +1,180 @@
+"""The one queue and the one thread: finished spans and feedback in, encoded batches out to the sinks.
+
+The calling thread only appends to a deque. Everything dear, translation, redaction, encoding and I/O, happens
+here, a fraction of a second later.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from loopkit import _host
+from loopkit.capture.finish import to_span
+from loopkit.capture.live import LiveSpan
+from loopkit.capture.sinks import Batch, Sink
+from loopkit.config import Settings
+from loopkit.types import Feedback
+from loopkit.wire.encode import EncodedSpan, encode_span
+
+_BATCH = 512
+_HELD_LIMIT = 64
+"""Batches kept in memory for a sink that can't take them (a full disk); beyond it the oldest goes."""
+
+
+class Worker:
+    """Drains its queue every `append_delay` seconds while there is something in it."""
+
+    def __init__(self, settings: Settings, sinks: tuple[Sink, ...]) -> None:
+        self._settings = settings
+        self._sinks = sinks
+        self.dropped = 0
+        self.written = 0
+        self._start_empty()
+
+    def put(self, item: LiveSpan | Feedback) -> None:
+        """Queue an item; where the queue is full the item is dropped and counted."""
+        if len(self._queue) >= self._settings.queue_limit:
+            self.dropped += 1
+            _host.warn_once("queue", "the queue is full, spans are dropped (counted in Worker.dropped)")
+            return
+        self._queue.append(item)
+        if not self._awake:
+            self._awake = True
+            self._wake()
+
+    def later(self, job: Callable[[], object]) -> None:
+        """Run a small job on the worker's thread, soon."""
+        self._queue.append(job)
+        self._awake = True
+        self._wake()
+
+    def flush(self, timeout: float) -> bool:
+        """True when everything put before is on disk in every sink; False at the timeout, or in memory only."""
+        if self._closed:
+            return False
+        done = threading.Event()
+        self._hurry.set()
+        self._queue.append(done)
+        self._awake = True
+        self._wake()
+        finished = done.wait(max(timeout, 0.0))
+        return finished and bool(self._sinks) and not any(self._held.values())
+
+    def close(self, timeout: float) -> bool:
+        """Flush, then close the sinks within what is left of `timeout`."""
+        deadline = time.monotonic() + timeout
+        flushed = self.flush(timeout)
+        self._closed = True
+        self._hurry.set()
+        self._signal.set()
+        if self._thread is not None:
+            self._thread.join(max(deadline - time.monotonic(), 0.1))
+        for sink in self._sinks:
+            with _host.Shielded("closing a sink"):
+                sink.close(max(deadline - time.monotonic(), 0.0))
+        return flushed
+
+    @property
+    def depth(self) -> int:
+        """How many items wait."""
+        return len(self._queue)
+
+    def after_fork(self) -> None:
+        """In a child: an empty queue (the parent still has its items) and a thread of its own."""
+        self._start_empty()
+        for sink in self._sinks:
+            sink.after_fork()
+
+    def _start_empty(self) -> None:
+        self._queue: deque[LiveSpan | Feedback | threading.Event | Callable[[], object]] = deque()
+        self._held: dict[int, deque[Batch]] = {index: deque() for index in range(len(self._sinks))}
+        self._signal = threading.Event()
+        self._hurry = threading.Event()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._awake = False
+        self._closed = False
+
+    def _wake(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            with self._starting:
+                if self._thread is None or not self._thread.is_alive():
+                    self._thread = threading.Thread(target=self._run, name="loopkit-worker", daemon=True)
+                    with _host.Shielded("starting the worker"):  # fails at interpreter shutdown
+                        self._thread.start()
+        self._signal.set()
+
+    def _run(self) -> None:
+        while True:
+            self._signal.wait()
+            if not self._closed:
+                self._hurry.wait(self._settings.append_delay)
+            self._hurry.clear()
+            self._signal.clear()
+            self._awake = False
+            while self._queue:
+                self._step()
+            if self._closed:
+                return
+
+    def _step(self) -> None:
+        """One batch: take, encode, hand on, then answer whoever waits in `flush`."""
+        items: list[Any] = []
+        waiting: threading.Event | None = None
+        for _ in range(_BATCH):
+            try:
+                item = self._queue.popleft()
+            except IndexError:
+                break
+            if isinstance(item, threading.Event):
+                waiting = item
+                break
+            if isinstance(item, (LiveSpan, Feedback)):
+                items.append(item)
+            else:
+                with _host.Shielded("a job"):
+                    item()
+        with _host.Shielded("the worker"):
+            if items:
+                self._hand_on(self._encode(items))
+            elif waiting is not None and any(self._held.values()):
+                self._hand_on(Batch())  # try again what a sink could not take before
+        if waiting is not None:
+            waiting.set()
+
+    def _encode(self, items: list[LiveSpan | Feedback]) -> Batch:
+        spans: list[EncodedSpan] = []
+        feedback: list[Feedback] = []
+        for item in items:
+            if isinstance(item, Feedback):
+                feedback.append(item)
+                continue
+            with _host.Shielded("encoding a span"):
+                spans.append(encode_span(to_span(item, self._settings)))
+        return Batch(tuple(spans), tuple(feedback))
+
+    def _hand_on(self, batch: Batch) -> None:
+        for index, sink in enumerate(self._sinks):
+            held = self._held[index]
+            held.append(batch)
+            while held:
+                try:
+                    if held[0].spans or held[0].feedback:
+                        sink.accept(held[0])
+                        self.written += len(held[0].spans) + len(held[0].feedback)
+                except Exception as error:  # noqa: BLE001  # a sink's fault must not cost the other sinks their data
+                    self._hold(held, error)
+                    break
+                held.popleft()
+
+    def _hold(self, held: deque[Batch], error: Exception) -> None:
+        if not (held[-1].spans or held[-1].feedback):
+            held.pop()
+        _host.warn_once("sink", f"data can't be written and is kept in memory for now: {error}")
+        while len(held) > _HELD_LIMIT:
+            lost = held.popleft()
+            self.dropped += len(lost.spans) + len(lost.feedback)

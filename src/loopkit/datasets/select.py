@@ -1,0 +1,68 @@
+"""From captured calls and the folded feedback to examples: what the output should have been, and who says so."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from loopkit._json import canonical
+from loopkit.signals.calls import calls_and_statements, disagree, expected_output
+from loopkit.signals.fold import fold
+from loopkit.store.sqlite import Store
+from loopkit.types import Example, Feedback, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Examples without a split yet, and what was left out."""
+
+    examples: list[Example]
+    calls: int
+    left_out: Mapping[str, int]
+    conflicts: int
+    """Calls on which people disagreed; the most trusted, then the latest word was taken."""
+
+
+def from_feedback(store: Store, task: str) -> Selection:
+    """An example for each call of the task whose right output is known: corrected, or called good."""
+    calls, said = calls_and_statements(task, store.spans(task=task), fold(store.feedback(), store.resolve))
+    left_out: Counter[str] = Counter()
+    examples, conflicts = [], 0
+    for call in calls:
+        events = said.get(call.id, [])
+        expected, why_not = _expected(call, events)
+        conflicts += disagree(events)
+        if why_not is not None:
+            left_out[why_not] += 1
+        else:
+            examples.append(_example(call, expected, events))
+    return Selection(examples, len(calls), dict(left_out), conflicts)
+
+
+def _expected(call: Span, events: Sequence[Feedback]) -> tuple[object, str | None]:
+    if call.status != "ok":
+        return None, "that failed or were stopped"
+    if not isinstance(call.input, dict):
+        return None, "without recorded inputs"
+    if not events:
+        return None, "without feedback"
+    return expected_output(call, events)
+
+
+def _example(call: Span, expected: object, events: Sequence[Feedback]) -> Example:
+    inputs = call.input
+    rejected = call.output if expected != call.output else None
+    digest = hashlib.sha256(canonical([inputs, expected, call.id]).encode()).hexdigest()
+    return Example(
+        id=digest[:16],
+        input=inputs,
+        expected=expected,
+        chosen=expected if rejected is not None else None,
+        rejected=rejected,
+        group=call.user_id or call.session_id or call.id,
+        spans=(call.id,),
+        feedback=tuple(event.id for event in events),
+        at=call.started_at,
+    )

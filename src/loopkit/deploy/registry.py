@@ -1,0 +1,167 @@
+"""The registry: a task's variants by name, and how they share its calls. The only truth about what is served.
+
+An append-only log in the store; the latest "serving" document counts. Routers read it through a cache that is
+filled once, then refreshed in the background at most once a second, and serves what it has meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from loopkit._json import from_dict, to_dict, to_json
+from loopkit.datasets.dataset import Dataset
+from loopkit.errors import InvalidInput, NotFound
+from loopkit.route.answer import check_variant
+from loopkit.route.source import Serving
+from loopkit.store.sqlite import Store
+from loopkit.types import Example, Variant
+
+_REFRESH_SECONDS = 1.0
+CURRENT, CANDIDATE = "current", "candidate"
+
+
+class Registry:
+    """The registry in one store. Reading it as a `VariantSource` never waits after the first time."""
+
+    def __init__(self, store: Store, *, later: Callable[[Callable[[], None]], None] | None = None) -> None:
+        self.store = store
+        self._later = later
+        self._serving: dict[str, Serving | None] = {}
+        self._examples: dict[str, Sequence[Example]] = {}
+        self._read_at = 0.0
+
+    # As a VariantSource
+
+    def serving(self, task: str) -> Serving | None:
+        """See `VariantSource.serving`."""
+        if task not in self._serving:
+            self._serving[task] = self._load(task)
+            self._read_at = time.monotonic()
+        elif self._later is not None and time.monotonic() - self._read_at > _REFRESH_SECONDS:
+            self._read_at = time.monotonic()
+            self._later(self.refresh)
+        return self._serving[task]
+
+    def examples(self, dataset: str) -> Sequence[Example]:
+        """See `VariantSource.examples`."""
+        if dataset not in self._examples:
+            self._examples[dataset] = Dataset.load(dataset, store=self.store).split("train")
+        return self._examples[dataset]
+
+    def refresh(self) -> None:
+        """See `VariantSource.refresh`. What can't be read leaves the last good state."""
+        for task in list(self._serving):
+            self._serving[task] = self._load(task)
+        self._read_at = time.monotonic()
+
+    # At the desk
+
+    def add(self, task: str, variant: Variant) -> str:
+        """Register a variant and give its name, v1, v2, …; the same variant keeps its name."""
+        check_variant(variant)
+        known = self.variants(task)
+        for name, other in known.items():
+            if to_json(other) == to_json(variant):
+                return name
+        name = f"v{len(known) + 1}"
+        self.store.put("variant", f"{task}/{name}", {"name": name, "variant": to_dict(variant)}, task=task)
+        return name
+
+    def variants(self, task: str) -> dict[str, Variant]:
+        """The task's variants by name, oldest first."""
+        documents = self.store.documents("variant", task=task)
+        return {document["name"]: from_dict(Variant, document["variant"]) for document in documents}
+
+    def variant(self, task: str, name: str) -> Variant:
+        """One variant: by name, or "current", or "candidate" (the latest that isn't current). Raises `NotFound`."""
+        name = self.resolve(task, name)
+        return self.variants(task)[name]
+
+    def resolve(self, task: str, name: str) -> str:
+        """The registry's name for a name, "current" or "candidate". Raises `NotFound`."""
+        known = self.variants(task)
+        if name == CURRENT:
+            return self.current(task)
+        if name == CANDIDATE:
+            serving = self._state(task)
+            others = [n for n in known if serving is None or n != serving["current"]]
+            if others:
+                return others[-1]
+        if name in known:
+            return name
+        raise NotFound(f"task {task!r} has no variant {name!r}; known: {', '.join(known) or 'none'}")
+
+    def current(self, task: str) -> str:
+        """The variant that serves by default. Raises `NotFound` where none was promoted yet."""
+        state = self._state(task)
+        if state is None:
+            raise NotFound(f"nothing is served for task {task!r} yet: promote a variant first")
+        name: str = state["current"]
+        return name
+
+    def promote(
+        self, task: str, name: str, *, reason: str, evidence: Mapping[str, Any] | None = None
+    ) -> None:
+        """Let one variant serve all calls. Rules stay."""
+        name = self.resolve(task, name)
+        self._put(task, current=name, shares={name: 1.0}, reason=reason, evidence=evidence)
+
+    def share(self, task: str, shares: Mapping[str, float], *, reason: str, salt: str) -> None:
+        """Let several variants share the calls."""
+        known = self.variants(task)
+        unknown = [name for name in shares if name not in known]
+        if unknown:
+            raise NotFound(
+                f"task {task!r} has no variant {unknown[0]!r}; known: {', '.join(known) or 'none'}"
+            )
+        if any(not 0 < share < 1 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-9:
+            raise InvalidInput(f"shares are {dict(shares)!r}: give numbers between 0 and 1 that sum to 1")
+        self._put(task, current=self.current(task), shares=dict(shares), reason=reason, salt=salt)
+
+    def rule(self, task: str, tag: str, name: str | None) -> None:
+        """Send calls that bear a tag to one variant; None takes the rule away."""
+        state = self._state(task)
+        current = self.current(task)
+        rules = [tuple(rule) for rule in (state or {}).get("rules", ()) if rule[0] != tag]
+        if name is not None:
+            rules.append((tag, self.resolve(task, name)))
+        shares = (state or {}).get("shares", {current: 1.0})
+        self._put(task, current=current, shares=shares, reason=f"rule for {tag}", rules=rules)
+
+    def history(self, task: str) -> list[dict[str, Any]]:
+        """Every change of what is served, oldest first: when, to what, why, and on which evidence."""
+        return self.store.documents("serving", task=task)
+
+    def _put(self, task: str, *, current: str, shares: Mapping[str, float], reason: str, **more: Any) -> None:
+        state = self._state(task) or {}
+        body = {
+            "current": current,
+            "shares": dict(shares),
+            "rules": more.get("rules", state.get("rules", [])),
+            "salt": more.get("salt", state.get("salt", task)),
+            "reason": reason,
+            "evidence": more.get("evidence"),
+            "at": time.time_ns(),
+        }
+        digest = hashlib.sha256(repr(sorted(body.items(), key=lambda item: item[0])).encode()).hexdigest()
+        self.store.put("serving", digest[:16], body, task=task)
+        self._serving.pop(task, None)
+
+    def _state(self, task: str) -> dict[str, Any] | None:
+        documents = self.history(task)
+        return documents[-1] if documents else None
+
+    def _load(self, task: str) -> Serving | None:
+        state = self._state(task)
+        if state is None:
+            return None
+        named = {*state["shares"], *(name for _, name in state["rules"])}
+        return Serving(
+            variants={name: variant for name, variant in self.variants(task).items() if name in named},
+            shares=state["shares"],
+            rules=tuple((tag, name) for tag, name in state["rules"]),
+            salt=state["salt"],
+        )

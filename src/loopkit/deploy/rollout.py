@@ -1,0 +1,269 @@
+"""`Rollout`: a candidate gets a share of real calls until the evidence says promote, stop, or not yet.
+
+Looking is free: every test is anytime-valid, so `decide` may be called after each call. Three questions, in this
+order: is it too slow (the share of calls over 1.2 times the 95 % quantile of the current one's first 100), does it
+fail more often than allowed, and is its outcome better. The unit is the user or session that the router is sticky
+by: the first outcome of each counts.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from loopkit._json import from_dict, to_dict
+from loopkit.deploy.registry import Registry
+from loopkit.errors import InvalidInput, NotFound
+from loopkit.signals.calls import calls_and_statements, outcome
+from loopkit.signals.fold import fold
+from loopkit.statistics.paired import quantile
+from loopkit.statistics.sequential import ArmsResult, Exposure, compare_arms, detectable_difference, exceeds
+from loopkit.store.locate import open_store
+from loopkit.store.sqlite import Store
+from loopkit.types import Feedback, Span
+
+_KIND = "rollout"
+SLOW_FACTOR = 1.2
+SLOW_LIMIT = 0.1
+"""A candidate may be slow (over 1.2 times the current one's p95) in at most this share of its calls."""
+FAILURE_LIMIT = 0.05
+_BASELINE_CALLS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutDecision:
+    """What the evidence says now."""
+
+    action: Literal["promote", "stop", "wait"]
+    sentence: str
+    """In plain words, with the figures."""
+    quality: ArmsResult
+    slow_p: float
+    """Anytime-valid p-value against "slow in at most a tenth of the calls"."""
+    failure_p: float
+    calls: int
+    """Of both arms, since the start."""
+    detectable: float
+    """The difference that would probably have been found by now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One rollout, as it was started."""
+
+    id: str
+    task: str
+    current: str
+    candidate: str
+    share: float
+    alpha: float
+    slow_over: float | None
+    """Seconds; None where the current one had too few calls to say."""
+    started_at: int
+    twin: bool = False
+    """Both arms are the same variant: an A/A test of the rollout itself."""
+
+    @classmethod
+    def start(
+        cls,
+        task: str,
+        candidate: str,
+        *,
+        share: float = 0.5,
+        alpha: float = 0.05,
+        twin: bool = False,
+        store: Store | None = None,
+    ) -> Rollout:
+        """Give the candidate its share of the calls, drawn anew by user or session.
+
+        `twin=True` registers a copy of the current variant as the candidate: what is then found is what chance
+        alone finds. Raises `InvalidInput` or `NotFound` before anything is changed.
+        """
+        if not isinstance(share, (int, float)) or not 0 < share < 1:
+            raise InvalidInput(f"share is {share!r}: it is a number between 0 and 1")
+        if not 0 < alpha < 0.5:
+            raise InvalidInput(f"alpha is {alpha!r}: it is a small probability, such as 0.05")
+        store = store or open_store()
+        registry = Registry(store)
+        current = registry.current(task)
+        name = _add_twin(registry, task, current) if twin else registry.resolve(task, candidate)
+        if name == current:
+            raise InvalidInput(
+                f"{name!r} is what serves {task!r} already: start a rollout of another variant"
+            )
+        open_one = cls.running(task, store=store)
+        if open_one is not None:
+            raise InvalidInput(
+                f"rollout {open_one.id} of {open_one.candidate!r} is still running: stop it first"
+            )
+        made = cls(
+            id=secrets.token_hex(4),
+            task=task,
+            current=current,
+            candidate=name,
+            share=share,
+            alpha=alpha,
+            slow_over=_slow_over(store, task, current),
+            started_at=time.time_ns(),
+            twin=twin,
+        )
+        store.put(_KIND, made.id, {"state": "running", "rollout": to_dict(made)}, task=task)
+        registry.share(task, {current: 1 - share, name: share}, reason=f"rollout {made.id}", salt=made.id)
+        return made
+
+    @classmethod
+    def running(cls, task: str, *, store: Store | None = None) -> Rollout | None:
+        """The task's open rollout, if there is one."""
+        documents = (store or open_store()).documents(_KIND, task=task)
+        if not documents or documents[-1]["state"] != "running":
+            return None
+        return from_dict(cls, documents[-1]["rollout"])
+
+    @classmethod
+    def load(cls, id: str, *, store: Store | None = None) -> Rollout:
+        """A rollout by its id. Raises `NotFound`."""
+        found = (store or open_store()).documents(_KIND, id=id)
+        if not found:
+            raise NotFound(f"no rollout {id!r}")
+        return from_dict(cls, found[-1]["rollout"])
+
+    def decide(self, *, store: Store | None = None) -> RolloutDecision:
+        """What the evidence says now. Changes nothing."""
+        store = store or open_store()
+        calls, said = self._calls(store)
+        treated = [span for span in calls if span.variant == self.candidate]
+        exposures = self._exposures(calls, said)
+        slow = [span.duration > self.slow_over for span in treated] if self.slow_over is not None else []
+        failed = [span.status == "error" for span in treated]
+        quality = compare_arms(exposures, alpha=self.alpha)
+        rate = sum(e.outcome for e in exposures if not e.treated) / max(
+            sum(not e.treated for e in exposures), 1
+        )
+        return self._verdict(
+            quality,
+            exceeds(slow, SLOW_LIMIT),
+            exceeds(failed, FAILURE_LIMIT),
+            len(calls),
+            detectable_difference(
+                len(exposures), rate=min(max(rate, 0.05), 0.95), share=self.share, alpha=self.alpha
+            ),
+        )
+
+    def step(self, *, store: Store | None = None) -> RolloutDecision:
+        """Decide, and do it: promote the candidate, or take it away, or let it run on."""
+        store = store or open_store()
+        decision = self.decide(store=store)
+        if decision.action != "wait":
+            self.end(decision.action == "promote", decision.sentence, evidence=to_dict(decision), store=store)
+        return decision
+
+    def end(
+        self,
+        promote: bool,
+        reason: str,
+        *,
+        evidence: dict[str, Any] | None = None,
+        store: Store | None = None,
+    ) -> None:
+        """End the rollout: the candidate serves all calls, or none."""
+        store = store or open_store()
+        winner = self.candidate if promote else self.current
+        state = "promoted" if promote else "stopped"
+        store.put(
+            _KIND, self.id, {"state": state, "rollout": to_dict(self), "reason": reason}, task=self.task
+        )
+        Registry(store).promote(
+            self.task,
+            winner,
+            reason=f"rollout {self.id}: {reason}",
+            evidence={"rollout": self.id, **(evidence or {})},
+        )
+
+    def _calls(self, store: Store) -> tuple[list[Span], dict[str, list[Feedback]]]:
+        """Both arms' calls since the start, and what was said of them.
+
+        Calls that a rule decided, or the default rescued, were not drawn: their propensity is 1, and they don't
+        count.
+        """
+        spans = store.spans(task=self.task, since=self.started_at)
+        calls, said = calls_and_statements(self.task, spans, fold(store.feedback(), store.resolve))
+        arms = (self.current, self.candidate)
+        return [s for s in calls if s.variant in arms and s.propensity is not None and s.propensity < 1], said
+
+    def _exposures(self, calls: Sequence[Span], said: Mapping[str, Sequence[Feedback]]) -> list[Exposure]:
+        seen: set[str] = set()
+        exposures = []
+        for call in calls:
+            unit = call.user_id or call.session_id or call.id
+            value = 0.0 if call.status == "error" else outcome(call, said.get(call.id, ()))
+            if value is None or unit in seen:
+                continue
+            seen.add(unit)
+            exposures.append(
+                Exposure(treated=call.variant == self.candidate, propensity=self.share, outcome=value)
+            )
+        return exposures
+
+    def _verdict(
+        self, quality: ArmsResult, slow_p: float, failure_p: float, calls: int, detectable: float
+    ) -> RolloutDecision:
+        points = (
+            f"{quality.difference * 100:+.0f} points, interval {quality.low * 100:+.0f} to {quality.high * 100:+.0f}, "
+            f"{quality.exposures} outcomes"
+        )
+        if slow_p <= self.alpha:
+            action, sentence = (
+                "stop",
+                f"{self.candidate} is too slow: more than a tenth of its calls take over {self.slow_over:.2f} s (p {slow_p:.2g})",
+            )
+        elif failure_p <= self.alpha:
+            action, sentence = (
+                "stop",
+                f"{self.candidate} fails in more than {FAILURE_LIMIT:.0%} of its calls (p {failure_p:.2g})",
+            )
+        elif quality.p_better <= self.alpha:
+            action, sentence = (
+                "promote",
+                f"{self.candidate} is better than {self.current}: {points} (p {quality.p_better:.2g})",
+            )
+        elif quality.p_worse <= self.alpha:
+            action, sentence = (
+                "stop",
+                f"{self.candidate} is worse than {self.current}: {points} (p {quality.p_worse:.2g})",
+            )
+        else:
+            more = (
+                "far more calls than these" if quality.more is None else f"about {quality.more} more outcomes"
+            )
+            action, sentence = (
+                "wait",
+                f"can't tell {self.candidate} from {self.current} yet: {points}; needs {more}",
+            )
+        return RolloutDecision(
+            action=action,  # type: ignore[arg-type]  # one of the three above
+            sentence=sentence,
+            quality=quality,
+            slow_p=slow_p,
+            failure_p=failure_p,
+            calls=calls,
+            detectable=detectable,
+        )
+
+
+def _add_twin(registry: Registry, task: str, current: str) -> str:
+    from dataclasses import replace
+
+    variant = registry.variant(task, current)
+    mark = {**variant.provenance, "twin": f"{current} {secrets.token_hex(4)}"}
+    return registry.add(task, replace(variant, provenance=mark))
+
+
+def _slow_over(store: Store, task: str, current: str) -> float | None:
+    spans = store.spans(task=task, variant=current, local_roots=True)
+    calls = [span for span in spans if span.kind != "route"][:_BASELINE_CALLS]
+    if len(calls) < 20:
+        return None
+    return SLOW_FACTOR * quantile([span.duration for span in calls], 0.95)

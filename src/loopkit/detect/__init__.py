@@ -1,0 +1,1 @@
+"""What must not leak: patterns with validators, used by redaction before storage and by guards."""

@@ -1,0 +1,135 @@
+"""Personal data and secrets in text: found, validated, and replaced by their kind in brackets.
+
+Each pattern has a cheap prefilter, a substring or a character class that must occur first: most texts hold
+none of them, and then the whole search costs a few microseconds for 1,000 characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+SECRETS = ("key", "private_key", "jwt")
+PERSONAL = ("email", "card", "iban", "phone")
+ALL = SECRETS + PERSONAL
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One match: its kind and where it stands in the text."""
+
+    kind: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    kind: str
+    pattern: re.Pattern[str]
+    hints: tuple[str, ...]
+    """One of these must be in the text, or the pattern is not tried."""
+    valid: Callable[[str], bool] = lambda _: True
+
+
+def find(text: str, kinds: Iterable[str] = ALL) -> list[Finding]:
+    """All findings of these kinds, in order; where two overlap the earlier, then the longer one stays."""
+    wanted = set(kinds)
+    found = [
+        finding for pattern in _PATTERNS if pattern.kind in wanted for finding in _matches(pattern, text)
+    ]
+    if len(found) < 2:
+        return found
+    found.sort(key=lambda f: (f.start, -f.end))
+    kept = found[:1]
+    for finding in found[1:]:
+        if finding.start >= kept[-1].end:
+            kept.append(finding)
+    return kept
+
+
+def redact(text: str, kinds: Iterable[str] = ALL) -> str:
+    """The text with each finding replaced by its kind, such as `[EMAIL]`; the same text when there is none."""
+    found = find(text, kinds)
+    if not found:
+        return text
+    pieces, position = [], 0
+    for finding in found:
+        pieces += [text[position : finding.start], f"[{finding.kind.upper()}]"]
+        position = finding.end
+    return "".join(pieces) + text[position:]
+
+
+def is_luhn(digits: str) -> bool:
+    """The check digit of card numbers (ISO/IEC 7812-1)."""
+    total = 0
+    for index, char in enumerate(reversed(digits)):
+        number = int(char) * (1 + index % 2)
+        total += number - 9 if number > 9 else number
+    return total % 10 == 0
+
+
+def is_iban(text: str) -> bool:
+    """The mod-97 check of account numbers (ISO 13616)."""
+    compact = re.sub(r"\s", "", text).upper()
+    if not 15 <= len(compact) <= 34:
+        return False
+    rearranged = compact[4:] + compact[:4]
+    return int("".join(str(int(char, 36)) for char in rearranged)) % 97 == 1
+
+
+def _matches(pattern: _Pattern, text: str) -> list[Finding]:
+    if pattern.hints and not any(hint in text for hint in pattern.hints):
+        return []
+    return [
+        Finding(pattern.kind, match.start(), match.end())
+        for match in pattern.pattern.finditer(text)
+        if pattern.valid(match.group())
+    ]
+
+
+def _is_card(text: str) -> bool:
+    digits = re.sub(r"\D", "", text)
+    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and is_luhn(digits)
+
+
+_PATTERNS = (
+    _Pattern(
+        "private_key",
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S),
+        ("PRIVATE KEY-----",),
+    ),
+    _Pattern(
+        "key",
+        re.compile(
+            r"(?<![A-Za-z0-9])(?:sk-(?:proj-|ant-|or-)?[A-Za-z0-9_-]{20,200}|gh[pousr]_[A-Za-z0-9]{36,251}"
+            r"|github_pat_[A-Za-z0-9_]{22,255}|A(?:KIA|SIA)[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}"
+            r"|xox[abposr]-[0-9A-Za-z-]{10,200}|glpat-[0-9A-Za-z_-]{20}|hf_[A-Za-z0-9]{30,60}"
+            r"|[sr]k_(?:live|test)_[0-9A-Za-z]{16,200})(?![A-Za-z0-9])"
+        ),
+        ("sk-", "gh", "github_pat_", "AKIA", "ASIA", "AIza", "xox", "glpat-", "hf_", "k_live_", "k_test_"),
+    ),
+    _Pattern(
+        "jwt",
+        re.compile(
+            r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{8,8192}\.[A-Za-z0-9_-]{8,1024}"
+        ),
+        ("eyJ",),
+    ),
+    _Pattern(
+        "email",
+        re.compile(
+            r"(?<![\w.+-])[A-Za-z0-9_.+%-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
+        ),
+        ("@",),
+    ),
+    _Pattern(
+        "iban",
+        re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])"),
+        (),
+        is_iban,
+    ),
+    _Pattern("card", re.compile(r"(?<![\d.-])(?:\d[ -]?){12,18}\d(?![\d.]?\d)"), (), _is_card),
+    _Pattern("phone", re.compile(r"(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,6}(?!\w)"), ("+",)),
+)

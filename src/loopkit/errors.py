@@ -1,0 +1,72 @@
+"""The errors of loopkit, by how a caller would react.
+
+    LoopkitError
+    ├── InvalidInput         (ValueError)    an argument is wrong: fix the call
+    │   └── InvalidSetting                   a setting or an environment variable is wrong: fix the configuration
+    ├── NotFound             (LookupError)   no such task, variant, dataset, span or rollout: check the name
+    ├── UnsupportedClient    (TypeError)     wrap() doesn't know this client: use record_model_call or a dialect
+    ├── MissingExtra         (ImportError)   an optional package is missing: the message is the pip line
+    ├── StoreUnusable        (OSError)       the local store can't be opened or read: the message says what to do
+    └── Blocked                              a guard stopped the call: `verdict` says which check, where and why
+
+Recording never raises any of these into the host application; only explicit calls do.
+A provider's own exceptions pass through untouched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loopkit.types import Verdict
+
+__all__ = [
+    "Blocked",
+    "InvalidInput",
+    "InvalidSetting",
+    "LoopkitError",
+    "MissingExtra",
+    "NotFound",
+    "StoreUnusable",
+    "UnsupportedClient",
+]
+
+
+class LoopkitError(Exception):
+    """The root of all errors that loopkit raises on purpose."""
+
+
+class InvalidInput(LoopkitError, ValueError):
+    """An argument has a wrong value; the message names the value and what is allowed."""
+
+
+class InvalidSetting(InvalidInput):
+    """A setting or environment variable has a wrong value; the message names it."""
+
+
+class NotFound(LoopkitError, LookupError):
+    """What was asked for by name isn't there; the message lists what is."""
+
+
+class UnsupportedClient(LoopkitError, TypeError):
+    """`wrap()` was given a client that no dialect knows."""
+
+
+class MissingExtra(LoopkitError, ImportError):
+    """An optional package is missing; the message is the pip line that installs it."""
+
+
+class StoreUnusable(LoopkitError, OSError):
+    """The local store can't be opened: not a store, written by a newer version, or no permission."""
+
+
+class Blocked(LoopkitError):
+    """A guard stopped this call before its content went on.
+
+    `verdict.check` names the check, `verdict.stage` where it stood, `verdict.reason` why. The blocked text
+    itself is not part of the message.
+    """
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(f"blocked by {verdict.check!r} at {verdict.stage}: {verdict.reason}")
+        self.verdict = verdict

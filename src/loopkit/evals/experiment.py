@@ -1,0 +1,236 @@
+"""`evaluate()`: several variants on the same examples, compared pair by pair with the one that serves now."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from loopkit._json import canonical, to_dict
+from loopkit.capture.decorator import live_span, span
+from loopkit.datasets.dataset import Dataset
+from loopkit.errors import InvalidInput
+from loopkit.evals.scoring import Evaluator, exact
+from loopkit.route.answer import Kitchen, check_variant
+from loopkit.statistics.paired import PairedResult, holm, paired_difference, quantile, wilson
+from loopkit.store.locate import open_store
+from loopkit.store.sqlite import Store
+from loopkit.types import Example, Score, Variant
+
+_KIND = "experiment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One variant on one example."""
+
+    variant: str
+    example: str
+    split: str
+    output: Any = None
+    error: str | None = None
+    """The variant itself failed: its scores are 0."""
+    seconds: float = 0.0
+    scores: tuple[Score, ...] = ()
+    span: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One variant against the baseline, on one evaluator."""
+
+    variant: str
+    baseline: str
+    evaluator: str
+    result: PairedResult
+    adjusted_p: float
+    """Holm's, over all variants and evaluators of the experiment."""
+    alpha: float
+
+    @property
+    def sentence(self) -> str:
+        """What can be said, in one plain sentence."""
+        r = self.result
+        gap = f"{abs(r.difference) * 100:.1f} points"
+        interval = f"interval {r.low * 100:+.1f} to {r.high * 100:+.1f}, {r.examples} examples"
+        if self.adjusted_p <= self.alpha:
+            word = "better" if r.difference > 0 else "worse"
+            return f"{self.variant} is {word} than {self.baseline} by {gap} ({interval}, p {self.adjusted_p:.2g})"
+        return (
+            f"{self.variant} can't be told from {self.baseline}: {r.difference * 100:+.1f} points ({interval}, "
+            f"p {self.adjusted_p:.2g}); {r.detectable * 100:.0f} points would have shown"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """One variant over all its examples."""
+
+    variant: str
+    evaluator: str
+    mean: float
+    low: float
+    high: float
+    examples: int
+    errors: int
+    latency_p50: float
+    latency_p95: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """What an evaluation found, kept in the store."""
+
+    id: str
+    task: str
+    dataset: str
+    baseline: str
+    rows: tuple[Row, ...] = field(repr=False)
+    summaries: tuple[Summary, ...]
+    comparisons: tuple[Comparison, ...]
+
+    def best(self, *, among: Sequence[str] | None = None) -> str:
+        """The variant with the highest mean on the first evaluator that is also significantly better than the
+        baseline; the baseline where there is none."""
+        name = self.summaries[0].evaluator
+        better = {
+            c.variant
+            for c in self.comparisons
+            if c.evaluator == name and c.adjusted_p <= c.alpha and c.result.difference > 0
+        }
+        means = {s.variant: s.mean for s in self.summaries if s.evaluator == name and s.variant in better}
+        if among is not None:
+            means = {variant: mean for variant, mean in means.items() if variant in among}
+        return max(means, key=lambda variant: means[variant]) if means else self.baseline
+
+
+def evaluate(
+    task: str,
+    variants: Mapping[str, Variant],
+    *,
+    dataset: Dataset | None = None,
+    splits: Sequence[str] = ("test", "golden"),
+    evaluators: Sequence[Evaluator] = (exact,),
+    baseline: str = "current",
+    client: Any = None,
+    limit: int | None = None,
+    alpha: float = 0.05,
+    store: Store | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Experiment:
+    """Run every variant on the held-out examples and compare each with the baseline.
+
+    Pairs are compared within examples, clustered by their group, and the p-values and intervals are corrected
+    for the number of comparisons (Holm; Bonferroni). At most `limit` examples are taken, a seeded draw. A variant
+    that fails on an example scores 0 there. Raises `InvalidInput` before anything runs.
+    """
+    store = store or open_store()
+    data = dataset or Dataset.load(task, store=store)
+    examples = _examples(data, splits, limit)
+    if baseline not in variants:
+        raise InvalidInput(f"the baseline {baseline!r} is not among the variants: {', '.join(variants)}")
+    if not evaluators:
+        raise InvalidInput("evaluate() has no evaluators: give at least one, such as evaluators.exact")
+    for variant in variants.values():
+        check_variant(variant)
+    kitchen = Kitchen(client, lambda id: Dataset.load(id, store=store).split("train"))
+    rows, total = [], len(variants) * len(examples)
+    for name, variant in variants.items():
+        for example in examples:
+            rows.append(_run(kitchen, name, variant, example, evaluators))
+            if progress is not None:
+                progress(len(rows), total)
+    made = _experiment(task, data, baseline, rows, examples, evaluators, alpha)
+    store.put(_KIND, made.id, to_dict(made), task=task)
+    return made
+
+
+def _examples(data: Dataset, splits: Sequence[str], limit: int | None) -> list[Example]:
+    examples = [example for name in splits for example in data.split(name) if example.expected is not None]
+    if len(examples) < 2:
+        raise InvalidInput(
+            f"dataset {data.id} has {len(examples)} examples in {', '.join(splits)}: two are needed to compare"
+        )
+    if limit is not None and len(examples) > limit:
+        # a draw that depends on nothing but the examples themselves
+        examples = sorted(examples, key=lambda e: hashlib.sha256(e.id.encode()).digest())[:limit]
+    return examples
+
+
+def _run(
+    kitchen: Kitchen, name: str, variant: Variant, example: Example, evaluators: Sequence[Evaluator]
+) -> Row:
+    started = time.perf_counter()
+    error, output, at = None, None, None
+    with span(f"evaluate {name}", kind="evaluation", input=dict(example.input)) as mark:
+        live = live_span()
+        at = None if live is None else live.id
+        try:
+            output = kitchen.serve(variant, example.input).output
+        except Exception as raised:  # noqa: BLE001  # a variant that fails is a row, not the end of the run
+            error = f"{type(raised).__name__}: {raised}"
+        mark.set(output=output)
+    seconds = time.perf_counter() - started
+    if error is not None:
+        scores = tuple(Score(name=e.name, value=0.0, reason="the variant failed") for e in evaluators)
+    else:
+        scores = tuple(e.score(output, example) for e in evaluators)
+    return Row(
+        variant=name, example=example.id, split=example.split, output=output, error=error, seconds=seconds,
+        scores=scores, span=at,
+    )  # fmt: skip
+
+
+def _experiment(
+    task: str,
+    data: Dataset,
+    baseline: str,
+    rows: Sequence[Row],
+    examples: Sequence[Example],
+    evaluators: Sequence[Evaluator],
+    alpha: float,
+) -> Experiment:
+    names = list(dict.fromkeys(row.variant for row in rows))
+    numbers = {(row.variant, s.name, row.example): s.value or 0.0 for row in rows for s in row.scores}
+    pairs = [(name, e.name) for e in evaluators for name in names if name != baseline]
+    results = [
+        paired_difference(
+            [numbers[baseline, metric, e.id] for e in examples],
+            [numbers[name, metric, e.id] for e in examples],
+            [e.group or e.id for e in examples],
+            alpha=alpha / max(len(pairs), 1),
+        )
+        for name, metric in pairs
+    ]
+    adjusted = holm([result.p_value for result in results])
+    summaries = [
+        _summary(name, e.name, [row for row in rows if row.variant == name])
+        for e in evaluators
+        for name in names
+    ]
+    digest = hashlib.sha256(canonical([to_dict(row) for row in rows]).encode()).hexdigest()
+    return Experiment(
+        id=digest[:16],
+        task=task,
+        dataset=data.id,
+        baseline=baseline,
+        rows=tuple(rows),
+        summaries=tuple(summaries),
+        comparisons=tuple(
+            Comparison(variant=n, baseline=baseline, evaluator=m, result=r, adjusted_p=p, alpha=alpha)
+            for (n, m), r, p in zip(pairs, results, adjusted, strict=True)
+        ),
+    )
+
+
+def _summary(variant: str, metric: str, rows: Sequence[Row]) -> Summary:
+    values = [score.value or 0.0 for row in rows for score in row.scores if score.name == metric]
+    low, high = wilson(sum(values), len(values))
+    times = [row.seconds for row in rows]
+    return Summary(
+        variant=variant, evaluator=metric, mean=sum(values) / len(values), low=low, high=high, examples=len(values),
+        errors=sum(row.error is not None for row in rows), latency_p50=quantile(times, 0.5),
+        latency_p95=quantile(times, 0.95),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Where else it goes: OTLP over HTTP, through a spool on disk."""

@@ -1,0 +1,1 @@
+"""What may pass: checks on what goes to a model and what comes from it."""

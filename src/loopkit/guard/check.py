@@ -1,0 +1,143 @@
+"""What a check is, and the ones that ship: personal data, secrets, prompt injection."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from loopkit.detect.patterns import ALL, PERSONAL, SECRETS, find, redact
+from loopkit.errors import InvalidInput
+
+Action = Literal["flag", "redact", "block"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """What a check found: what to do about it, and why. `text` goes on instead, with "redact"."""
+
+    action: Action
+    reason: str
+    text: str | None = None
+    score: float | None = None
+
+
+class Check(Protocol):
+    """One question about one text. Provisional until a check that streams stands behind it."""
+
+    name: str
+    on_error: Literal["open", "closed"]
+    """What a failure of the check itself means: let the text pass, or stop it."""
+
+    def check(self, text: str) -> Trip | None:
+        """What was found, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class PatternCheck:
+    """Finds patterns of `loopkit.detect`. Fails closed."""
+
+    name: str
+    action: Action
+    kinds: tuple[str, ...]
+    on_error: Literal["open", "closed"] = "closed"
+
+    def check(self, text: str) -> Trip | None:
+        """See `Check.check`."""
+        found = sorted({finding.kind for finding in find(text, self.kinds)})
+        if not found:
+            return None
+        clean = redact(text, self.kinds) if self.action == "redact" else None
+        return Trip(self.action, f"found {', '.join(found)}", clean)
+
+
+@dataclass(frozen=True, slots=True)
+class InjectionCheck:
+    """Finds phrases that try to replace a model's instructions. Rules only, so far. Fails closed."""
+
+    action: Action
+    name: str = "injection"
+    on_error: Literal["open", "closed"] = "closed"
+
+    def check(self, text: str) -> Trip | None:
+        """See `Check.check`."""
+        plain = folded(text)
+        for rule, pattern in _INJECTION:
+            if pattern.search(plain):
+                return Trip(self.action, f"the text tries to {rule}")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionCheck:
+    """Any function from text to bool: True lets the text pass. Fails closed."""
+
+    name: str
+    function: Callable[[str], bool]
+    action: Action = "block"
+    on_error: Literal["open", "closed"] = "closed"
+
+    def check(self, text: str) -> Trip | None:
+        """See `Check.check`."""
+        return None if self.function(text) else Trip(self.action, f"{self.name} said no")
+
+
+def pii(*, action: Action = "redact", kinds: Iterable[str] = PERSONAL) -> PatternCheck:
+    """Personal data: e-mail addresses, card numbers (Luhn), IBANs (mod 97), phone numbers in international form."""
+    return PatternCheck("pii", _action(action), _kinds(kinds, PERSONAL))
+
+
+def secrets(*, action: Action = "block", kinds: Iterable[str] = SECRETS) -> PatternCheck:
+    """API keys of the common providers, private keys, JSON web tokens."""
+    return PatternCheck("secrets", _action(action), _kinds(kinds, SECRETS))
+
+
+def injection(*, action: Action = "block") -> InjectionCheck:
+    """Texts that try to replace the model's instructions, after invisible and look-alike characters were folded."""
+    return InjectionCheck(_action(action))
+
+
+def passes(
+    function: Callable[[str], bool], *, name: str | None = None, action: Action = "block"
+) -> FunctionCheck:
+    """Your own check: a function that says whether a text may pass."""
+    return FunctionCheck(name or function.__name__, function, _action(action))
+
+
+def folded(text: str) -> str:
+    """The text without invisible characters, in compatibility form, case-folded, with single spaces."""
+    visible = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return re.sub(r"\s+", " ", visible).casefold()
+
+
+def _action(action: Action) -> Action:
+    if action not in ("flag", "redact", "block"):
+        raise InvalidInput(f"action is {action!r}: choose flag, redact or block")
+    return action
+
+
+def _kinds(kinds: Iterable[str], default: tuple[str, ...]) -> tuple[str, ...]:
+    chosen = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    unknown = [kind for kind in chosen if kind not in ALL]
+    if unknown or not chosen:
+        raise InvalidInput(f"kinds has {unknown or chosen!r}: choose from {', '.join(default)}")
+    return chosen
+
+
+_BEFORE = r"(?:previous|prior|above|earlier|preceding|foregoing|initial|original|system|your|all)"
+_INSTRUCTIONS = r"(?:instructions?|prompts?|rules?|directions?|guidelines?|context|commands?)"
+_INJECTION = tuple(
+    (rule, re.compile(pattern))
+    for rule, pattern in (
+        (
+            "set its instructions aside",
+            rf"\b(?:ignore|disregard|forget|override|bypass|skip)\b[^.!?\n]{{0,40}}\b{_BEFORE}\b[^.!?\n]{{0,30}}\b{_INSTRUCTIONS}\b",
+        ),
+        ("learn the system prompt", r"\b(?:reveal|print|repeat|show|output|leak|tell me)\b[^.!?\n]{0,40}\b(?:system prompt|initial prompt|hidden (?:prompt|instructions)|your instructions)\b"),
+        ("make it another assistant", r"\b(?:you are now|from now on,? you(?: are|'re| will)|pretend (?:to be|you are)|act as)\b[^.!?\n]{0,60}\b(?:dan|jailbroken|unrestricted|uncensored|developer mode|no (?:rules|restrictions|limits|filters))\b"),
+        ("speak as the system", r"(?:^|[\s\"'>])(?:<\|?(?:im_start|system)\|?>|\[/?inst\]|###? ?(?:system|new instructions?) ?:)"),
+        ("switch its safety off", r"\b(?:enable|enter|activate|switch to)\b[^.!?\n]{0,20}\b(?:developer|debug|god|jailbreak|dan|sudo) mode\b"),
+    )
+)  # fmt: skip

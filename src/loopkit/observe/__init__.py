@@ -1,0 +1,1 @@
+"""How it is going: figures by segment, failures, and the report."""

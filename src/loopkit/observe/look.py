@@ -1,0 +1,138 @@
+"""Figures of a task: calls, errors, latency, feedback and how often the output was right, by any segment."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loopkit.signals.calls import calls_and_statements, expected_output, outcome
+from loopkit.signals.fold import fold
+from loopkit.statistics.paired import quantile, wilson
+from loopkit.store.locate import open_store
+from loopkit.store.sqlite import Store
+from loopkit.types import Feedback, Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """One segment of a task's calls."""
+
+    segment: str
+    calls: int
+    errors: int
+    judged: int
+    """Calls that somebody said was right or wrong, or rated."""
+    right: float
+    """Their mean outcome: 1 for right, 0 for corrected or called wrong; NaN without any."""
+    low: float
+    high: float
+    latency_p50: float
+    latency_p95: float
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A call that was called wrong: what it said, what it should have said."""
+
+    span: Span
+    expected: object
+    comment: str | None
+
+
+def figures(task: str, *, by: str = "variant", store: Store | None = None) -> list[Figures]:
+    """A row for each value of a segment, largest first.
+
+    `by` is "variant", "all", or the name of a tag: "segment" groups by tags `segment:…`. Raises `NotFound` for
+    an unknown task.
+    """
+    store = store or open_store()
+    store.check_task(task)
+    calls, said = _calls(store, task)
+    model_calls = _model_calls(store, task)
+    groups: dict[str, list[Span]] = defaultdict(list)
+    for call in calls:
+        groups[_segment(call, by)].append(call)
+    rows = [_row(name, spans, said, model_calls) for name, spans in groups.items()]
+    return sorted(rows, key=lambda row: (-row.calls, row.segment))
+
+
+def failures(task: str, *, newest: int = 20, store: Store | None = None) -> list[Failure]:
+    """The latest calls that were called wrong."""
+    store = store or open_store()
+    store.check_task(task)
+    calls, said = _calls(store, task)
+    found = []
+    for call in reversed(calls):
+        events = said.get(call.id, ())
+        if outcome(call, events) == 0.0:
+            expected, _ = expected_output(call, events)
+            comment = next((e.comment for e in reversed(events) if e.comment), None)
+            found.append(Failure(span=call, expected=expected, comment=comment))
+    return found[:newest]
+
+
+def confusion(
+    task: str, *, variant: str | None = None, store: Store | None = None
+) -> dict[tuple[str, str], int]:
+    """How often each output stood where each other was expected: (expected, output) to a count."""
+    store = store or open_store()
+    store.check_task(task)
+    calls, said = _calls(store, task)
+    counts: Counter[tuple[str, str]] = Counter()
+    for call in calls:
+        if variant is not None and call.variant != variant:
+            continue
+        expected, why_not = expected_output(call, said.get(call.id, ()))
+        if why_not is None:
+            counts[str(expected), str(call.output)] += 1
+    return dict(counts)
+
+
+def _calls(store: Store, task: str) -> tuple[list[Span], dict[str, list[Feedback]]]:
+    return calls_and_statements(task, store.spans(task=task), fold(store.feedback(), store.resolve))
+
+
+def _segment(call: Span, by: str) -> str:
+    if by == "all":
+        return "all"
+    if by == "variant":
+        return call.variant or "(none)"
+    return next((tag.partition(":")[2] for tag in call.tags if tag.startswith(f"{by}:")), "(none)")
+
+
+def _model_calls(store: Store, task: str) -> dict[str, list[Span]]:
+    by_trace: dict[str, list[Span]] = defaultdict(list)
+    for span in store.spans(task=task, kind="llm"):
+        by_trace[span.trace_id].append(span)
+    return by_trace
+
+
+def _row(
+    name: str, calls: Sequence[Span], said: dict[str, list[Feedback]], model_calls: dict[str, list[Span]]
+) -> Figures:
+    outcomes = [outcome(call, said.get(call.id, ())) for call in calls]
+    judged = [value for value in outcomes if value is not None]
+    low, high = wilson(sum(judged), len(judged))
+    durations = [call.duration for call in calls]
+    usages = [
+        span.model_call.usage
+        for trace in {call.trace_id for call in calls}
+        for span in model_calls.get(trace, ())
+        if span.model_call is not None
+    ]
+    return Figures(
+        segment=name,
+        calls=len(calls),
+        errors=sum(call.status == "error" for call in calls),
+        judged=len(judged),
+        right=sum(judged) / len(judged) if judged else float("nan"),
+        low=low,
+        high=high,
+        latency_p50=quantile(durations, 0.5),
+        latency_p95=quantile(durations, 0.95),
+        input_tokens=sum(usage.input_tokens or 0 for usage in usages),
+        output_tokens=sum(usage.output_tokens or 0 for usage in usages),
+    )

@@ -1,0 +1,180 @@
+"""Serving one variant: the plan of what to call, written once and driven in both colours."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+from loopkit.capture.decorator import span
+from loopkit.capture.dialects._protocol import Dialect
+from loopkit.capture.stainless import DEFAULT_DIALECTS, package_of
+from loopkit.errors import InvalidInput
+from loopkit.prompts.nearest import NearestIndex, text_of
+from loopkit.prompts.template import render
+from loopkit.types import Example, Variant
+
+Examples = Callable[[str], Sequence[Example]]
+"""From a dataset's id to its training examples."""
+
+Plan = Generator[Callable[[], Any], Any, "Answer"]
+"""Yields what to call (perhaps awaitable), receives what it gave, returns the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a variant gave. A callable variant may return one itself, to say how sure it is."""
+
+    output: Any
+    confidence: float | None = None
+    """Between 0 and 1; None where the variant can't say."""
+
+
+class Kitchen:
+    """What it takes to serve variants: a client for models, and where examples lie."""
+
+    def __init__(self, client: Any = None, examples: Examples | None = None) -> None:
+        self.client = client
+        self._examples = examples
+        self._indexes: dict[tuple[Any, ...], tuple[NearestIndex, Sequence[Example]]] = {}
+
+    @property
+    def dialect(self) -> Dialect:
+        """How this client is spoken to."""
+        package = None if self.client is None else package_of(self.client)
+        if package is None:
+            raise InvalidInput(
+                f"a variant with a model needs a client of openai, anthropic or groq; this one is {self.client!r}"
+            )
+        return DEFAULT_DIALECTS[package]
+
+    def serve(self, variant: Variant, inputs: Mapping[str, Any]) -> Answer:
+        """The variant's answer to these inputs. The provider's exceptions pass untouched."""
+        plan = self._plan(variant, inputs)
+        try:
+            step = next(plan)
+            while True:
+                step = plan.send(step())
+        except StopIteration as done:
+            answer: Answer = done.value
+            return answer
+
+    async def aserve(self, variant: Variant, inputs: Mapping[str, Any]) -> Answer:
+        """`serve`, awaiting what is awaitable."""
+        plan = self._plan(variant, inputs)
+        try:
+            step = next(plan)
+            while True:
+                given = step()
+                step = plan.send(await given if inspect.isawaitable(given) else given)
+        except StopIteration as done:
+            answer: Answer = done.value
+            return answer
+
+    def messages(self, variant: Variant, inputs: Mapping[str, Any]) -> list[dict[str, str]]:
+        """The turns a model variant sends: system, demonstrations as earlier turns, then the question."""
+        turns = (
+            [] if variant.system is None else [{"role": "system", "content": render(variant.system, inputs)}]
+        )
+        shown = list(variant.demonstrations)
+        if variant.retriever is not None:
+            # the most similar one last, next to the question
+            shown += [example for example, _ in reversed(self.nearest(variant, inputs))]
+        for example in shown:
+            turns.append({"role": "user", "content": _question(variant, example.input)})
+            turns.append({"role": "assistant", "content": str(example.expected)})
+        turns.append({"role": "user", "content": _question(variant, inputs)})
+        return turns
+
+    def nearest(self, variant: Variant, inputs: Mapping[str, Any]) -> list[tuple[Example, float]]:
+        """The variant's nearest training examples with their similarity, best first."""
+        assert variant.retriever is not None
+        dataset, fields = str(variant.retriever["dataset"]), tuple(variant.retriever.get("fields", ()))
+        index, examples = self._index(dataset, fields)
+        found = index.nearest(text_of(inputs, fields), int(variant.retriever.get("k", 4)))
+        return [(examples[position], similarity) for position, similarity in found]
+
+    def _plan(self, variant: Variant, inputs: Mapping[str, Any]) -> Plan:
+        if variant.stages:
+            return (yield from self._cascade(variant, inputs))
+        if variant.callable is not None:
+            extra: dict[str, Any] = dict(variant.parameters)
+            if variant.retriever is not None:
+                extra["nearest"] = self.nearest(variant, inputs)
+            function = resolve_callable(variant.callable)
+            given = yield lambda: function(**inputs, **extra)
+            return given if isinstance(given, Answer) else Answer(given)
+        if variant.model is None:
+            raise InvalidInput("a variant has neither model, callable nor stages: nothing can serve it")
+        arguments = self.dialect.render(variant, self.messages(variant, inputs))
+        response = yield lambda: self.dialect.send(self.client, arguments)
+        return Answer("".join(self.dialect.output_texts(response)))
+
+    def _cascade(self, variant: Variant, inputs: Mapping[str, Any]) -> Plan:
+        """Stage after stage until one is confident; the last one's word stands."""
+        answer = Answer(None)
+        for number, stage in enumerate(variant.stages):
+            answer = yield from self._plan(stage, inputs)
+            last = number == len(variant.stages) - 1
+            if last or (answer.confidence is not None and answer.confidence >= variant.threshold):
+                break
+            with span("escalate", kind="route") as mark:
+                mark.set(stage=number, confidence=answer.confidence, threshold=variant.threshold)
+        return answer
+
+    def _index(self, dataset: str, fields: tuple[str, ...]) -> tuple[NearestIndex, Sequence[Example]]:
+        key = (dataset, fields)
+        if key not in self._indexes:
+            if self._examples is None:
+                raise InvalidInput(
+                    f"a variant retrieves from dataset {dataset!r}, but no registry is at hand: call init()"
+                )
+            examples = self._examples(dataset)
+            self._indexes[key] = (NearestIndex([text_of(e.input, fields) for e in examples]), examples)
+        return self._indexes[key]
+
+
+def check_variant(variant: Variant) -> Variant:
+    """The variant, if it can be served at all. Raises `InvalidInput`."""
+    if not isinstance(variant, Variant):
+        raise InvalidInput(f"{variant!r} is no Variant: make one with loopkit.Variant(model=..., prompt=...)")
+    shapes = [name for name in ("model", "callable", "stages") if getattr(variant, name)]
+    if len(shapes) != 1:
+        raise InvalidInput(
+            f"a variant has one of model, callable and stages; this one has {shapes or 'none'}"
+        )
+    if variant.model is not None and not variant.prompt:
+        raise InvalidInput(
+            f"the variant with model {variant.model!r} has no prompt: give prompt='... {{input}} ...'"
+        )
+    if variant.callable is not None:
+        resolve_callable(variant.callable)
+    for stage in variant.stages:
+        check_variant(stage)
+    return variant
+
+
+@lru_cache(maxsize=256)
+def resolve_callable(path: str) -> Callable[..., Any]:
+    """The function named `module:function`. Raises `InvalidInput` where it isn't there."""
+    module, colon, name = path.partition(":")
+    try:
+        found = import_module(module) if colon else None
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise InvalidInput(
+            f"the callable {path!r} can't be found ({error}): write it as module:function"
+        ) from error
+    if not callable(found):
+        raise InvalidInput(
+            f"{path!r} is a {type(found).__name__}, not a function: write it as module:function"
+        )
+    return found
+
+
+def _question(variant: Variant, inputs: Mapping[str, Any]) -> str:
+    return render(variant.prompt or "", inputs)

@@ -1,0 +1,191 @@
+"""`Router`: chooses a variant for every call, logs the choice with its probability, and serves it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loopkit import _host
+from loopkit.capture import slot
+from loopkit.capture.ambient import ambient
+from loopkit.capture.decorator import live_span, span
+from loopkit.errors import Blocked, InvalidInput
+from loopkit.route.answer import Kitchen, check_variant
+from loopkit.route.policy import Decision, Policy, Sticky
+from loopkit.route.source import VariantSource
+from loopkit.types import Variant
+from loopkit.wire import names
+
+DEFAULT_NAME = "default"
+
+
+class Router:
+    """Serves a task with the variant that the registry, or else `default`, says.
+
+        router = loopkit.Router("triage", default=small, client=client)
+        queue = router.call(ticket=ticket)
+
+    The registry is the only truth about what is served; `default` works without one, before `init()`, and where
+    the chosen variant fails. `policy` decides (default: sticky by user); a policy that raises is counted and
+    `default` serves. Nothing on a call's path reads the disk after the first call.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        default: Variant,
+        client: Any = None,
+        policy: Policy | None = None,
+        source: VariantSource | None = None,
+    ) -> None:
+        if not isinstance(task, str) or not task.strip():
+            raise InvalidInput(f"the task is {task!r}: give its name, such as 'triage'")
+        self.task = task
+        self.default = check_variant(default)
+        self.policy: Policy = policy or Sticky()
+        self._own_source = source
+        self._kitchen = Kitchen(client, self._examples)
+
+    def call(self, **inputs: Any) -> Any:
+        """Choose a variant, serve it, and give its output.
+
+        A provider's exception passes untouched if `default` was serving, or fails too; else `default` answers.
+        """
+        if live_span() is None:
+            with span(self.task, task=self.task, input=inputs) as s:
+                output = self.choose(**inputs).call(**inputs)
+                s.set(output=output)
+                return output
+        return self.choose(**inputs).call(**inputs)
+
+    async def acall(self, **inputs: Any) -> Any:
+        """`call`, for async clients and callables."""
+        if live_span() is None:
+            with span(self.task, task=self.task, input=inputs) as s:
+                output = await self.choose(**inputs).acall(**inputs)
+                s.set(output=output)
+                return output
+        return await self.choose(**inputs).acall(**inputs)
+
+    def choose(self, **inputs: Any) -> Choice:
+        """The decision alone: serve it with `choice.call`, or make your own call with `choice.request`.
+
+        Binds task, variant and propensity to the span that runs here, and to those below it.
+        """
+        decision, variant, candidates = self._decide()
+        choice = Choice(self, decision, variant)
+        with _host.Shielded("recording a choice"):
+            choice.record(live_span(), candidates)
+        return choice
+
+    def refresh(self) -> None:
+        """Read the registry now, instead of within a second."""
+        source = self._source()
+        if source is not None:
+            source.refresh()
+
+    def _decide(self) -> tuple[Decision, Variant, tuple[str, ...]]:
+        fallback = Decision(DEFAULT_NAME, 1.0, "default")
+        try:
+            source = self._source()
+            serving = None if source is None else source.serving(self.task)
+            if serving is None:
+                return fallback, self.default, (DEFAULT_NAME,)
+            decision = self.policy.decide(serving, ambient())
+            return decision, serving.variants[decision.variant], tuple(sorted(serving.variants))
+        except Exception as error:  # noqa: BLE001  # whatever is wrong with registry or policy, the call is served
+            _host.warn_once(
+                f"router {self.task}", f"router {self.task!r} fell back to its default: {error!r}"
+            )
+            return Decision(DEFAULT_NAME, 1.0, "fallback"), self.default, (DEFAULT_NAME,)
+
+    def _source(self) -> VariantSource | None:
+        if self._own_source is not None:
+            return self._own_source
+        recorder = slot.recorder
+        found: VariantSource | None = None if recorder is None else recorder.service("variants")
+        return found
+
+    def _examples(self, dataset: str) -> Any:
+        source = self._source()
+        if source is None:
+            raise InvalidInput(
+                f"a variant retrieves from dataset {dataset!r}, but no registry is at hand: call init()"
+            )
+        return source.examples(dataset)
+
+
+class Choice:
+    """One decision: `variant`, `name`, `propensity`, `reason`; bound to the span it was made under.
+
+    Outside a span use it as a block: `with router.choose(...) as choice:`.
+    """
+
+    def __init__(self, router: Router, decision: Decision, variant: Variant) -> None:
+        self._router = router
+        self._block: Any = None
+        self.name = decision.variant
+        self.variant = variant
+        self.propensity = decision.propensity
+        self.reason = decision.reason
+
+    def call(self, **inputs: Any) -> Any:
+        """The chosen variant's output."""
+        kitchen = self._router._kitchen
+        try:
+            return kitchen.serve(self.variant, inputs).output
+        except Exception as error:
+            self._fall_back(error)
+        return kitchen.serve(self._router.default, inputs).output
+
+    async def acall(self, **inputs: Any) -> Any:
+        """`call`, awaiting what is awaitable."""
+        kitchen = self._router._kitchen
+        try:
+            return (await kitchen.aserve(self.variant, inputs)).output
+        except Exception as error:
+            self._fall_back(error)
+        return (await kitchen.aserve(self._router.default, inputs)).output
+
+    def request(self, **inputs: Any) -> dict[str, Any]:
+        """The arguments for a call of your own with a model variant. Raises `InvalidInput` for other variants."""
+        kitchen = self._router._kitchen
+        if self.variant.model is None:
+            raise InvalidInput(
+                f"variant {self.name!r} has no model to make a request for: use choice.call(...)"
+            )
+        return kitchen.dialect.render(self.variant, kitchen.messages(self.variant, inputs))
+
+    def record(self, live: Any, candidates: tuple[str, ...]) -> None:
+        """Bind to the running span, and leave a span of the decision below it."""
+        if live is None:
+            return
+        live.bind(self.name, self._router.task, self.propensity)
+        with span(f"route {self._router.task}", kind="route"):
+            decided = live_span()
+            if decided is not None:
+                decided.set_attributes(
+                    {names.ROUTE_REASON: self.reason, names.ROUTE_CANDIDATES: list(candidates)}
+                )
+
+    def __enter__(self) -> Choice:
+        self._block = span(self._router.task, task=self._router.task)
+        self._block.__enter__()
+        self.record(live_span(), (self.name,))
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._block.__exit__(*exc)
+
+    def _fall_back(self, error: Exception) -> None:
+        """Re-raise what `default` can't mend; else note that it serves."""
+        if self.variant is self._router.default or isinstance(error, Blocked):
+            raise error
+        _host.warn_once(
+            f"variant {self._router.task}/{self.name}",
+            f"variant {self.name!r} of {self._router.task!r} failed, the default serves: {error!r}",
+        )
+        self.name, self.reason = DEFAULT_NAME, f"fallback after {type(error).__name__}"
+        self.variant, self.propensity = self._router.default, 1.0
+        with _host.Shielded("recording a fallback"):
+            self.record(live_span(), (DEFAULT_NAME,))

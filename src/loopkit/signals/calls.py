@@ -1,0 +1,85 @@
+"""What was said of whole calls: feedback on a model call below a task's span counts for the call.
+
+Pure functions over spans and the fold's state: datasets, figures and rollouts all read feedback through them, so
+that "right" means one thing everywhere.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from loopkit._json import canonical
+from loopkit.signals.fold import State
+from loopkit.types import Feedback, Span
+
+_TRUST = {"reviewer": 2, "user": 1}
+_CALL_KINDS = ("task", "agent", "llm")
+
+
+def calls_and_statements(
+    task: str, spans: Iterable[Span], state: State
+) -> tuple[list[Span], dict[str, list[Feedback]]]:
+    """The task's whole calls, oldest first, and by call id what is held to be said of it, oldest first.
+
+    A whole call is the outermost span of the task, of kind task, agent or llm.
+    """
+    of_task = [span for span in spans if span.task == task]
+    by_id = {span.id: span for span in of_task}
+    tops = {span.id: _outermost(span, by_id) for span in of_task}
+    said: dict[str, list[Feedback]] = defaultdict(list)
+    for (target, *_), event in state.current.items():
+        if target in tops:
+            said[tops[target]].append(event)
+    for events in said.values():
+        events.sort(key=_order)
+    return [span for span in of_task if tops[span.id] == span.id and span.kind in _CALL_KINDS], said
+
+
+def expected_output(call: Span, events: Sequence[Feedback]) -> tuple[object, str | None]:
+    """What the output should have been, or None and why that isn't known.
+
+    A correction counts before a vote, a reviewer's word before a user's, the later before the earlier.
+    """
+    corrections = [e for e in events if e.correction is not None and e.correction_status != "rejected"]
+    if corrections:
+        return max(corrections, key=_weight).correction, None
+    votes = [e for e in events if isinstance(e.value, bool)]
+    if not votes:
+        return None, "with feedback that names no right output"
+    if max(votes, key=_weight).value:
+        return call.output, None
+    return None, "called wrong without a correction"
+
+
+def outcome(call: Span, events: Sequence[Feedback]) -> float | None:
+    """How good a call was, between 0 and 1: corrected or not, else the weightiest vote or rating; None where nobody said."""
+    if any(e.correction is not None for e in events):
+        expected, why_not = expected_output(call, events)
+        return None if why_not is not None else float(expected == call.output)
+    votes = [e for e in events if isinstance(e.value, (bool, float)) and 0 <= e.value <= 1]
+    return float(max(votes, key=_weight).value or 0) if votes else None
+
+
+def disagree(events: Sequence[Feedback]) -> bool:
+    """Whether people said different things of one call."""
+    corrections = {canonical(e.correction) for e in events if e.correction is not None}
+    votes = {e.value for e in events if isinstance(e.value, bool)}
+    return len(corrections) > 1 or len(votes) > 1
+
+
+def _outermost(span: Span, by_id: Mapping[str, Span]) -> str:
+    while span.parent_id is not None:
+        parent = by_id.get(f"{span.trace_id}-{span.parent_id}")
+        if parent is None:
+            break
+        span = parent
+    return span.id
+
+
+def _weight(event: Feedback) -> tuple[int, bool, tuple[int, str]]:
+    return _TRUST.get(event.source, 0), event.correction_status == "accepted", _order(event)
+
+
+def _order(event: Feedback) -> tuple[int, str]:
+    return min(event.at, event.arrived_at), event.id

@@ -1,0 +1,1 @@
+"""What the numbers can say: pure functions, checked against reference libraries and by simulation."""

@@ -1,0 +1,1 @@
+"""Where it lies: the embedded store, SQLite by default."""

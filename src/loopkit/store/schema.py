@@ -1,0 +1,68 @@
+"""The tables, and how an older store becomes a newer one.
+
+Writers append whole encoded batches; `span`, `tag` and `body` are made from them by whoever reads first. Bodies
+lie apart from the rows, so that going over many rows doesn't read what was said in them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from loopkit.errors import StoreUnusable
+
+MIGRATIONS = (
+    """
+    CREATE TABLE batch (seq INTEGER PRIMARY KEY AUTOINCREMENT, data BLOB NOT NULL);
+    CREATE TABLE span (
+        id TEXT PRIMARY KEY, trace_id TEXT NOT NULL, parent_id TEXT, name TEXT NOT NULL, kind TEXT NOT NULL,
+        task TEXT, variant TEXT, status TEXT NOT NULL, started_at INTEGER NOT NULL, ended_at INTEGER NOT NULL,
+        user_id TEXT, session_id TEXT, response_id TEXT, model TEXT, service TEXT
+    ) WITHOUT ROWID;
+    CREATE INDEX span_by_time ON span (started_at);
+    CREATE INDEX span_by_task ON span (task, started_at);
+    CREATE INDEX span_by_trace ON span (trace_id);
+    CREATE INDEX span_by_session ON span (session_id, started_at) WHERE session_id IS NOT NULL;
+    CREATE INDEX span_by_response ON span (response_id, started_at) WHERE response_id IS NOT NULL;
+    CREATE TABLE tag (tag TEXT NOT NULL, span_id TEXT NOT NULL, PRIMARY KEY (tag, span_id)) WITHOUT ROWID;
+    CREATE TABLE body (span_id TEXT PRIMARY KEY, data BLOB NOT NULL);
+    CREATE TABLE feedback (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, target TEXT NOT NULL, name TEXT NOT NULL,
+        at INTEGER NOT NULL, arrived_at INTEGER NOT NULL, body TEXT NOT NULL
+    );
+    CREATE INDEX feedback_by_target ON feedback (target);
+    CREATE TABLE document (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL, task TEXT, at INTEGER NOT NULL,
+        body TEXT NOT NULL
+    );
+    CREATE INDEX document_by_id ON document (kind, id);
+    CREATE INDEX document_by_task ON document (kind, task, seq);
+    """,
+)
+"""One script a version; the store's version is how many of them it has seen."""
+
+
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Bring the store up to this version. Raises `StoreUnusable` where a newer loopkit wrote it."""
+    version = _version(connection)
+    if version > len(MIGRATIONS):
+        raise StoreUnusable(
+            f"the store {path} was written by a newer loopkit (version {version} of its tables; this one knows "
+            f"{len(MIGRATIONS)}): upgrade loopkit, or point LOOPKIT_HOME at another directory"
+        )
+    if version == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for script in MIGRATIONS[_version(connection) :]:  # another process may have been faster
+            for statement in filter(None, (part.strip() for part in script.split(";"))):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version

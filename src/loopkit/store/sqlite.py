@@ -1,0 +1,304 @@
+"""The embedded store: one SQLite file in WAL mode that many processes write, and nothing to install.
+
+A writer appends an encoded batch as it is. Rows are made from batches by whoever reads first, under SQLite's
+write lock, so that the process that serves users never pays for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from loopkit._json import canonical, from_json, to_json
+from loopkit.errors import NotFound, StoreUnusable
+from loopkit.store.schema import migrate
+from loopkit.types import Feedback, Span
+from loopkit.wire.decode import decode_request, decode_span
+
+FILE = "loopkit.db"
+_BUSY_SECONDS = 10.0
+_PORTION = 64
+"""Batches turned into rows in one transaction."""
+
+
+class Store:
+    """A directory with the store in it. Safe to use from several threads and processes."""
+
+    def __init__(
+        self, directory: str | os.PathLike[str], *, before_read: Callable[[], object] | None = None
+    ) -> None:
+        self.directory = Path(directory).absolute()
+        self.path = self.directory / FILE
+        self._before_read = before_read
+        self._connections: dict[int, sqlite3.Connection] = {}
+        self._lock = threading.Lock()
+        self._prepare()
+        with self._refusals():
+            self._connection()
+
+    # Writing
+
+    def append(self, data: bytes | None, feedback: Iterable[Feedback]) -> None:
+        """Keep an encoded batch of spans and some feedback, in one transaction."""
+        with self._refusals(), self._transaction() as connection:
+            if data is not None:
+                connection.execute("INSERT INTO batch (data) VALUES (?)", (data,))
+            connection.executemany(
+                "INSERT OR IGNORE INTO feedback (id, target, name, at, arrived_at, body) VALUES (?, ?, ?, ?, ?, ?)",
+                [(e.id, e.target, e.name, e.at, e.arrived_at, to_json(e)) for e in feedback],
+            )
+
+    def put(self, kind: str, id: str, body: Any, *, task: str | None = None) -> None:
+        """Append a document: a dataset, a variant, an experiment, a step of a rollout. Nothing is overwritten."""
+        with self._refusals(), self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO document (kind, id, task, at, body) VALUES (?, ?, ?, ?, ?)",
+                (kind, id, task, time.time_ns(), canonical(body)),
+            )
+
+    # Reading
+
+    def spans(
+        self,
+        *,
+        task: str | None = None,
+        kind: str | None = None,
+        trace_id: str | None = None,
+        session_id: str | None = None,
+        variant: str | None = None,
+        tag: str | None = None,
+        since: int | None = None,
+        local_roots: bool = False,
+        newest: int | None = None,
+    ) -> list[Span]:
+        """The spans that fit, oldest first; with `newest` only the last so many.
+
+        `since` is in nanoseconds since the epoch. `local_roots` leaves out spans whose parent has the same task.
+        """
+        wanted = {
+            "task": task,
+            "kind": kind,
+            "trace_id": trace_id,
+            "session_id": session_id,
+            "variant": variant,
+        }
+        conditions = [(f"span.{name} = ?", value) for name, value in wanted.items() if value is not None]
+        if since is not None:
+            conditions.append(("span.started_at >= ?", since))
+        if tag is not None:
+            conditions.append(("span.id IN (SELECT span_id FROM tag WHERE tag = ?)", tag))
+        where = " AND ".join(text for text, _ in conditions) or "1"
+        if local_roots:
+            where += (
+                " AND NOT EXISTS (SELECT 1 FROM span AS up WHERE up.id = span.trace_id || '-' || span.parent_id"
+                " AND up.task IS span.task)"
+            )
+        limit = "" if newest is None else f" LIMIT {int(newest)}"
+        rows = self._read(
+            "SELECT data, service FROM body JOIN span ON span.id = body.span_id"
+            f" WHERE {where} ORDER BY started_at DESC, id DESC{limit}",
+            [value for _, value in conditions],
+        )
+        return [decode_span(data, service) for data, service in reversed(rows)]
+
+    def span(self, id: str) -> Span:
+        """One span by its id, or by a unique beginning of it. Raises `NotFound`."""
+        rows = self._read(
+            "SELECT data, service FROM body JOIN span ON span.id = body.span_id WHERE id >= ? AND id < ? LIMIT 2",
+            (
+                id,
+                id + "g",
+            ),  # ids are hex digits and a dash: everything that begins with `id` sorts before `id` + "g"
+        )
+        if len(rows) != 1:
+            raise NotFound(
+                f"{'no span' if not rows else 'more than one span'} begins with {id!r} in {self.path}"
+            )
+        return decode_span(*rows[0])
+
+    def feedback(self, target: str | None = None) -> list[Feedback]:
+        """The events in order of their append, all or those given on exactly this target."""
+        where, values = ("", ()) if target is None else (" WHERE target = ?", (target,))
+        rows = self._read(f"SELECT body FROM feedback{where} ORDER BY seq", values)
+        return [from_json(Feedback, body) for (body,) in rows]
+
+    def resolve(self, event: Feedback) -> str:
+        """The span that an event is about, as far as it is known today; else the target as it was given.
+
+        A provider's response id is the span that carries it, the latest started before the event where there are
+        several; a join key is the latest such local root that bears the tag.
+        """
+        target = event.target
+        if target.startswith(("trace:", "session:", "event:")) or _is_span_id(target):
+            return target
+        if ":" in target:
+            query = (
+                "SELECT id FROM span JOIN tag ON tag.span_id = span.id WHERE tag.tag = ? AND started_at <= ?"
+                " ORDER BY parent_id IS NOT NULL, started_at DESC LIMIT 1"
+            )
+        else:
+            query = "SELECT id FROM span WHERE response_id = ? AND started_at <= ? ORDER BY started_at DESC LIMIT 1"
+        rows = self._read(query, (target, event.arrived_at))
+        found: str = rows[0][0] if rows else target
+        return found
+
+    def documents(self, kind: str, *, task: str | None = None, id: str | None = None) -> list[Any]:
+        """The bodies of such documents, oldest first."""
+        rows = self._read(
+            "SELECT body FROM document WHERE kind = ? AND (? IS NULL OR task = ?) AND (? IS NULL OR id = ?) ORDER BY seq",
+            (kind, task, task, id, id),
+        )
+        import json
+
+        return [json.loads(body) for (body,) in rows]
+
+    def tasks(self) -> list[str]:
+        """The names of the tasks that spans or variants were recorded for."""
+        rows = self._read(
+            "SELECT task FROM span WHERE task IS NOT NULL UNION SELECT task FROM document WHERE task IS NOT NULL",
+            (),
+        )
+        return sorted(task for (task,) in rows)
+
+    def check_task(self, task: str) -> None:
+        """Raises `NotFound` with the known names where the task is unknown."""
+        known = self.tasks()
+        if task not in known:
+            names = ", ".join(map(repr, known)) or "none yet"
+            raise NotFound(f"the task {task!r} is unknown in {self.path}; known: {names}")
+
+    def stats(self) -> dict[str, int]:
+        """How much there is of what, and the file's size in bytes."""
+        names = ("span", "feedback", "document")
+        counts = {
+            f"{n}s" if n != "feedback" else n: self._read(f"SELECT count(*) FROM {n}", ())[0][0]
+            for n in names
+        }
+        return {**counts, "bytes": self.path.stat().st_size}
+
+    def close(self) -> None:
+        """Give back every connection."""
+        with self._lock:
+            connections, self._connections = list(self._connections.values()), {}
+        for connection in connections:
+            connection.close()
+
+    def after_fork(self) -> None:
+        """In a child: forget the parent's connections without closing them, as SQLite demands."""
+        self._lock = threading.Lock()
+        _kept_from_parent.extend(self._connections.values())
+        self._connections = {}
+
+    # Inside
+
+    def _read(self, query: str, values: Iterable[Any]) -> list[tuple[Any, ...]]:
+        if self._before_read is not None:
+            self._before_read()
+        with self._refusals():
+            self._make_rows()
+            return self._connection().execute(query, tuple(values)).fetchall()
+
+    def _make_rows(self) -> None:
+        """Turn waiting batches into rows, a portion a transaction."""
+        connection = self._connection()
+        while connection.execute("SELECT 1 FROM batch LIMIT 1").fetchone():
+            with self._transaction():
+                batches = connection.execute(
+                    "SELECT seq, data FROM batch ORDER BY seq LIMIT ?", (_PORTION,)
+                ).fetchall()
+                for seq, data in batches:
+                    for span, body in decode_request(data):
+                        _insert(connection, span, body)
+                    connection.execute("DELETE FROM batch WHERE seq = ?", (seq,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    def _connection(self) -> sqlite3.Connection:
+        """This thread's own connection."""
+        thread = threading.get_ident()
+        connection = self._connections.get(thread)
+        if connection is None:
+            connection = sqlite3.connect(
+                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = NORMAL")
+                migrate(connection, str(self.path))
+            except BaseException:
+                connection.close()
+                raise
+            with self._lock:
+                self._connections[thread] = connection
+        return connection
+
+    def _prepare(self) -> None:
+        """The directory for its owner alone, kept out of version control."""
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ignore = self.directory / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+            if not self.path.exists():
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise StoreUnusable(
+                f"the store's directory {self.directory} can't be written ({error.strerror}): make it writable, "
+                "or point LOOPKIT_HOME elsewhere"
+            ) from error
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """SQLite's errors as one sentence with what to do."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StoreUnusable(
+                f"the store {self.path} can't be used now ({error}): check that its disk has room, that it is "
+                "writable, and that no other program holds it"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise StoreUnusable(
+                f"{self.path} is no loopkit store, or is damaged ({error}): move the file away and start again, "
+                "or point LOOPKIT_HOME at another directory"
+            ) from error
+
+
+_kept_from_parent: list[sqlite3.Connection] = []
+"""Connections that a forked child must neither use nor close."""
+
+
+def _is_span_id(target: str) -> bool:
+    return len(target) == 49 and target[32] == "-"
+
+
+def _insert(connection: sqlite3.Connection, span: Span, body: bytes) -> None:
+    """One span's rows. A span that is there already came twice, and the first one stays."""
+    call = span.model_call
+    done = connection.execute(
+        "INSERT OR IGNORE INTO span VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            span.id, span.trace_id, span.parent_id, span.name, span.kind, span.task, span.variant, span.status,
+            span.started_at, span.ended_at, span.user_id, span.session_id,
+            call and call.response_id, call and (call.response_model or call.model), span.service,
+        ),
+    )  # fmt: skip
+    if done.rowcount == 0:
+        return
+    connection.execute("INSERT OR REPLACE INTO body VALUES (?, ?)", (span.id, body))
+    connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", [(tag, span.id) for tag in span.tags])

@@ -1,0 +1,105 @@
+"""Every attribute name that loopkit writes or reads, once.
+
+gen_ai.* follows the OpenTelemetry GenAI conventions (repository semantic-conventions-genai, registry at commit
+0387091683b4, stability: development); openinference.*, input.* and output.* are the small OpenInference overlay
+that most LLM backends read; loopkit.* is for what has no standard. The docs page of all names is made from this
+module: the comment after a name is its meaning.
+"""
+
+from __future__ import annotations
+
+OPERATION = (
+    "gen_ai.operation.name"  # chat, embeddings, execute_tool, retrieval, invoke_agent, invoke_workflow, …
+)
+PROVIDER = "gen_ai.provider.name"  # openai, anthropic, groq, …
+REQUEST_MODEL = "gen_ai.request.model"  # the model asked for
+REQUEST_STREAM = "gen_ai.request.stream"  # true when the answer was streamed
+REQUEST_PREFIX = "gen_ai.request."  # temperature, top_p, max_tokens, seed, stop_sequences, …
+RESPONSE_MODEL = "gen_ai.response.model"  # the model that answered
+RESPONSE_ID = "gen_ai.response.id"  # the provider's id of the answer
+FINISH_REASONS = "gen_ai.response.finish_reasons"  # one per answer
+TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"  # seconds, for streams
+INPUT_TOKENS = "gen_ai.usage.input_tokens"  # all, cached ones included
+OUTPUT_TOKENS = "gen_ai.usage.output_tokens"  # all, reasoning ones included
+CACHE_READ_TOKENS = (
+    "gen_ai.usage.cache_read.input_tokens"  # of the input tokens, read from the provider's cache
+)
+CACHE_WRITE_TOKENS = "gen_ai.usage.cache_write.input_tokens"  # of the input tokens, written to it
+REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"  # of the output tokens
+INPUT_MESSAGES = "gen_ai.input.messages"  # content: JSON list of messages
+OUTPUT_MESSAGES = "gen_ai.output.messages"  # content: JSON list of messages, each with its finish_reason
+TOOL_DEFINITIONS = "gen_ai.tool.definitions"  # content: JSON list
+TOOL_NAME = "gen_ai.tool.name"  # of a tool span
+TOOL_ARGUMENTS = "gen_ai.tool.call.arguments"  # content: JSON
+TOOL_RESULT = "gen_ai.tool.call.result"  # content: JSON
+AGENT_NAME = "gen_ai.agent.name"  # of an agent span
+WORKFLOW_NAME = "gen_ai.workflow.name"  # of a task span
+DATA_SOURCE = "gen_ai.data_source.id"  # of a retrieval span
+CONVERSATION_ID = "gen_ai.conversation.id"  # the session id, on llm and agent spans
+SYSTEM_FINGERPRINT = "openai.response.system_fingerprint"  # which build of the provider's model answered
+
+SESSION_ID = "session.id"  # the session id, on every span
+USER_ID = "user.id"  # the user id, on every span
+ERROR_TYPE = "error.type"  # the exception's class; "cancelled" where the caller stopped listening
+FLAG_KEY = "feature_flag.key"  # the task, where a router chose
+FLAG_VARIANT = "feature_flag.result.variant"  # the variant it chose
+
+OI_KIND = "openinference.span.kind"  # LLM, CHAIN, TOOL, RETRIEVER, EMBEDDING, AGENT, GUARDRAIL, EVALUATOR
+OI_INPUT = "input.value"  # content: what went in
+OI_INPUT_TYPE = "input.mime_type"  # content: of input.value
+OI_OUTPUT = "output.value"  # content: what came out
+OI_OUTPUT_TYPE = "output.mime_type"  # content: of output.value
+OI_TAGS = "tag.tags"  # the tags, a list
+OI_METADATA = "metadata"  # the metadata, JSON
+
+KIND = "loopkit.span.kind"  # task, llm, tool, retrieval, embedding, agent, guardrail, route, evaluation
+TASK = "loopkit.task"  # the task that spans, variants, datasets and rollouts share
+VARIANT = "loopkit.variant"  # the registry's name of the variant that served the call
+PROPENSITY = "loopkit.router.propensity"  # the probability with which it was chosen
+ROUTE_REASON = "loopkit.router.reason"  # why it was chosen: share, sticky, rule, default, fallback
+ROUTE_CANDIDATES = "loopkit.router.candidates"  # what could have been chosen, a list
+SAMPLING_PROBABILITY = "loopkit.sampling.probability"  # the probability with which this span was recorded
+COST = "loopkit.cost.usd"  # of the call, where the price is known
+CONTENT_STATUS = "loopkit.content.status"  # off, failed (a redactor raised) or truncated; absent when kept
+CANCELLED = "loopkit.cancelled"  # true where a stream or call was stopped before its end
+GUARD_NAME = "loopkit.guardrail.name"  # the check
+GUARD_STAGE = "loopkit.guardrail.stage"  # input or output
+GUARD_OUTCOME = "loopkit.guardrail.outcome"  # allow, flag, redact, block, error
+GUARD_REASON = "loopkit.guardrail.reason"  # why
+NATIVE_REQUEST = "loopkit.request.body"  # local store only: the provider-native request, JSON
+PARAMETERS = "loopkit.request.parameters"  # parameters that have no gen_ai.request name, JSON
+FEEDBACK_NAME = "gen_ai.evaluation.name"  # on a feedback span: the signal
+FEEDBACK_VALUE = "gen_ai.evaluation.score.value"  # on a feedback span: its number
+FEEDBACK_LABEL = "gen_ai.evaluation.score.label"  # on a feedback span: its label or text
+FEEDBACK_EXPLANATION = "gen_ai.evaluation.explanation"  # content: the comment
+FEEDBACK_ID = "loopkit.feedback.id"  # the event's id
+FEEDBACK_SOURCE = "loopkit.feedback.source"  # user, reviewer, code, judge, guardrail, system
+FEEDBACK_KIND = "loopkit.feedback.kind"  # explicit, implicit, inferred
+FEEDBACK_TARGET = "loopkit.feedback.target"  # what it is about, as it was given
+
+OI_KINDS = {
+    "task": "CHAIN",
+    "llm": "LLM",
+    "tool": "TOOL",
+    "retrieval": "RETRIEVER",
+    "embedding": "EMBEDDING",
+    "agent": "AGENT",
+    "guardrail": "GUARDRAIL",
+    "route": "CHAIN",
+    "evaluation": "EVALUATOR",
+}
+"""Our kinds in OpenInference's words; a router is a CHAIN there (its DECISION is for typed answers)."""
+
+OPERATIONS = {
+    "task": "invoke_workflow",
+    "tool": "execute_tool",
+    "retrieval": "retrieval",
+    "agent": "invoke_agent",
+    "guardrail": "guardrail",
+    "route": "route",
+    "evaluation": "evaluate",
+}
+"""The operation name of a kind whose spans have no model call; the last three are ours, which the spec allows."""
+
+NAME_KEYS = {"task": WORKFLOW_NAME, "tool": TOOL_NAME, "agent": AGENT_NAME, "retrieval": DATA_SOURCE}
+"""Where a span's own name goes, by kind."""
