@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from loopkit.datasets.dataset import Dataset as Dataset
     from loopkit.deploy.registry import Registry as Registry
     from loopkit.deploy.rollout import Rollout as Rollout
+    from loopkit.deploy.trail import lineage as lineage
     from loopkit.errors import Blocked as Blocked
     from loopkit.errors import LoopkitError as LoopkitError
     from loopkit.evals.experiment import evaluate as evaluate
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from loopkit.observe.look import confusion as confusion
     from loopkit.observe.look import failures as failures
     from loopkit.observe.look import figures as figures
+    from loopkit.observe.page import report as report
     from loopkit.route.answer import Answer as Answer
     from loopkit.route.router import Router as Router
     from loopkit.signals.say import feedback as feedback
@@ -74,6 +76,7 @@ _HOMES = {
     "datasets.dataset": ("Dataset",),
     "deploy.registry": ("Registry",),
     "deploy.rollout": ("Rollout",),
+    "deploy.trail": ("lineage",),
     "errors": (
         "Blocked",
         "LoopkitError",
@@ -86,6 +89,7 @@ _HOMES = {
         "failures",
         "figures",
     ),
+    "observe.page": ("report",),
     "route.answer": ("Answer",),
     "route.router": ("Router",),
     "signals.say": (
@@ -106,7 +110,7 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604  # names of lazily loaded objects
+__all__ = ["__version__", *sorted(_HOME)]  # names of lazily loaded objects
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from loopkit import _host
@@ -46,16 +47,10 @@ def init(
 
     Raises `InvalidSetting` or `StoreUnusable`, with what to do, before anything is changed.
     """
-    start(
-        settings(
-            service, store=store, export=export, content=content, redact=redact, sample=sample, strict=strict
-        )
-    )
+    start(settings(service, store=store, export=export, content=content, redact=redact, sample=sample, strict=strict))
 
 
-def start(
-    made: Settings, *, sinks: tuple[Sink, ...] = (), clock: Clock | None = None, ids: Ids | None = None
-) -> None:
+def start(made: Settings, *, sinks: tuple[Sink, ...] = (), clock: Clock | None = None, ids: Ids | None = None) -> None:
     """`init` with everything passed in: extra sinks, clock and ids."""
     all_sinks = () if made.disabled else (*_sinks(made), *sinks)
     shutdown()
@@ -118,9 +113,9 @@ def _sinks(made: Settings) -> tuple[Sink, ...]:
     )
     sinks: list[Sink] = []
     if made.store is not None:
-        _add(sinks, lambda: _store_sink(made, resource))
+        _add(sinks, partial(_store_sink, made, resource))
     for destination in made.destinations:
-        _add(sinks, lambda destination=destination: _otlp_sink(destination, made, resource))
+        _add(sinks, partial(_otlp_sink, destination, made, resource))
     return tuple(sinks)
 
 

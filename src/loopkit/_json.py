@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import cache
 from typing import Any, TypeVar
 
 from loopkit.wire.messages import dumps
 
 Noun = TypeVar("Noun")
+
+_adapters: dict[type[Any], Any] = {}
+"""Validators by class: making one costs milliseconds."""
 
 
 def to_dict(noun: Any) -> dict[str, Any]:
@@ -44,11 +46,12 @@ def from_json(cls: type[Noun], text: str | bytes) -> Noun:
     return noun
 
 
-@cache
 def _adapter(cls: type[Any]) -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(cls)
+    if cls not in _adapters:
+        _adapters[cls] = TypeAdapter(cls)
+    return _adapters[cls]
 
 
 def _plain(value: Any) -> Any:

@@ -102,9 +102,7 @@ def settings(
     if not isinstance(sample, (int, float)) or isinstance(sample, bool) or not 0 <= sample <= 1:
         raise InvalidSetting(f"sample is {sample!r}: it is a probability between 0 and 1")
     if redact is not None and not callable(redact):
-        raise InvalidSetting(
-            f"redact is {redact!r}: it is a function from text to text, or None for the default"
-        )
+        raise InvalidSetting(f"redact is {redact!r}: it is a function from text to text, or None for the default")
     home = home_directory(env)
     return Settings(
         service=name,
@@ -144,15 +142,11 @@ def _store_path(store: Any, home: Path) -> Path | None:
         return None
     path = Path(store).absolute()
     if path.exists() and not path.is_dir():
-        raise InvalidSetting(
-            f"store is {str(path)!r}, which is a file: name a directory, or None for no store"
-        )
+        raise InvalidSetting(f"store is {str(path)!r}, which is a file: name a directory, or None for no store")
     return path
 
 
-def _destinations(
-    export: Iterable[str | Destination] | None, env: Mapping[str, str]
-) -> tuple[Destination, ...]:
+def _destinations(export: Iterable[str | Destination] | None, env: Mapping[str, str]) -> tuple[Destination, ...]:
     if isinstance(export, str):
         raise InvalidSetting(f"export is {export!r}: give a list, such as [{export!r}]")
     found = [Destination(endpoint=item) if isinstance(item, str) else item for item in export or ()]

@@ -60,9 +60,7 @@ def tags_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(key if value is None else f"{key}:{value}" for key, value in metadata.items())
 
 
-def _merge(
-    user_id: str | None, session_id: str | None, tags: Iterable[str], metadata: Mapping[str, JSON]
-) -> Ambient:
+def _merge(user_id: str | None, session_id: str | None, tags: Iterable[str], metadata: Mapping[str, JSON]) -> Ambient:
     outer = ambient()
     return Ambient(
         user_id=_text("user_id", user_id) or outer.user_id,
@@ -83,8 +81,6 @@ def _text(name: str, value: Any) -> str | None:
 
 def _tag_list(tags: Any) -> tuple[str, ...]:
     if isinstance(tags, str):
-        _host.warn_once(
-            "context(tags)", f"tags is the string {tags!r}, not a list of strings: taken as one tag"
-        )
+        _host.warn_once("context(tags)", f"tags is the string {tags!r}, not a list of strings: taken as one tag")
         return (tags,)
     return tuple(str(tag) for tag in tags)

@@ -33,9 +33,7 @@ class Call:
         """The call with those texts changed."""
         if self.dialect is not None:
             return replace(self, request=self.dialect.with_input(self.request, change))
-        return replace(
-            self, request={key: change(v) if isinstance(v, str) else v for key, v in self.request.items()}
-        )
+        return replace(self, request={key: change(v) if isinstance(v, str) else v for key, v in self.request.items()})
 
     def output_texts(self, result: Any) -> list[str]:
         """What came back, as texts."""
@@ -86,9 +84,7 @@ def drive(interceptors: tuple[Interceptor, ...], call: Call, send: Callable[[Cal
         return done.value
 
 
-async def adrive(
-    interceptors: tuple[Interceptor, ...], call: Call, send: Callable[[Call], Awaitable[Any]]
-) -> Any:
+async def adrive(interceptors: tuple[Interceptor, ...], call: Call, send: Callable[[Call], Awaitable[Any]]) -> Any:
     """`drive`, awaiting `send`."""
     plan = _compose(interceptors, call)
     try:

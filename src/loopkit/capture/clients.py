@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from loopkit.capture.chain import Interceptor
 from loopkit.capture.stainless import ENDPOINTS, hook, is_wrapped, package_of, unhook
@@ -12,9 +12,7 @@ from loopkit.errors import InvalidInput, UnsupportedClient
 Client = TypeVar("Client")
 
 
-def wrap(
-    client: Client, *, guard: Interceptor | None = None, interceptors: Iterable[Interceptor] = ()
-) -> Client:
+def wrap(client: Client, *, guard: Interceptor | None = None, interceptors: Iterable[Interceptor] = ()) -> Client:
     """Record every model call that goes through this client; gives back the same object.
 
     Sync and async clients, streams, raw responses, parsed ones and stream helpers are each recorded exactly

@@ -242,9 +242,7 @@ def _wrap_async_generator(function: Any, plan: _Plan) -> Any:
 
         try:
             with pieces.attached():
-                inner = await (
-                    adrive(plan.interceptors, call, open_inner) if plan.interceptors else open_inner(call)
-                )
+                inner = await (adrive(plan.interceptors, call, open_inner) if plan.interceptors else open_inner(call))
             step, argument = inner.asend, None
             while True:
                 try:
@@ -287,11 +285,7 @@ class _Pieces:
         return self._filtered([item], 0)
 
     def end(self) -> list[Any]:
-        rest = [
-            piece
-            for index, each in enumerate(self._filters)
-            for piece in self._filtered(each.end(), index + 1)
-        ]
+        rest = [piece for index, each in enumerate(self._filters) for piece in self._filtered(each.end(), index + 1)]
         self._recording.returned(self._output())
         return rest
 

@@ -70,9 +70,7 @@ class _Content:
             if not keep:
                 self.status = "off"
         except Exception as error:  # noqa: BLE001  # a redactor may raise anything; its span loses its content
-            _host.warn_once(
-                "redaction", f"a span's content was dropped, since it could not be redacted: {error!r}"
-            )
+            _host.warn_once("redaction", f"a span's content was dropped, since it could not be redacted: {error!r}")
             self.status = "failed"
             self.input = self.output = None
             self.metadata = {}
@@ -92,9 +90,7 @@ class _Content:
         if live.error is not None and live.status == "error":
             message = redact(_error_text(live.error)) if keep else ""
             self.error = SpanError(type=type(live.error).__name__, message=message)
-        if any(
-            isinstance(value, dict) and "loopkit_truncated" in value for value in (self.input, self.output)
-        ):
+        if any(isinstance(value, dict) and "loopkit_truncated" in value for value in (self.input, self.output)):
             self.status = "truncated"
 
 

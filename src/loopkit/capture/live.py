@@ -50,9 +50,7 @@ class LiveSpan(OtelSpan):
         "variant",
     )
 
-    def __init__(
-        self, recorder: Recorder, name: str, kind: Kind, trace_id: int, span_id: int, started_at: int
-    ) -> None:
+    def __init__(self, recorder: Recorder, name: str, kind: Kind, trace_id: int, span_id: int, started_at: int) -> None:
         self.recorder = recorder
         self.name = name
         self.kind = kind
@@ -206,5 +204,5 @@ class NoSpan(Handle):
         self.id = ""
         self.trace_id = ""
 
-    def set(self, **_: JSON) -> None:  # type: ignore[override]
+    def set(self, **_: JSON) -> None:
         """Nothing."""

@@ -76,9 +76,7 @@ class Recorder:
         """Stamp a statement with id and times, and queue it."""
         now = self.clock.now()
         fields.setdefault("at", now)
-        event = Feedback(
-            id=self.ids.event_id(now), target=target, name=name, value=value, arrived_at=now, **fields
-        )
+        event = Feedback(id=self.ids.event_id(now), target=target, name=name, value=value, arrived_at=now, **fields)
         self.worker.put(event)
         return event
 

@@ -49,9 +49,7 @@ class Recording:
 
     __slots__ = ("__weakref__", "_fold", "exchange", "live", "recorder")
 
-    def __init__(
-        self, recorder: Recorder | None, live: LiveSpan | None, exchange: Exchange | None = None
-    ) -> None:
+    def __init__(self, recorder: Recorder | None, live: LiveSpan | None, exchange: Exchange | None = None) -> None:
         self.recorder = recorder
         self.live = live
         self.exchange = exchange

@@ -56,9 +56,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return {"bytes": len(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: getattr(value, field.name, None) for field in dataclasses.fields(value) if field.repr
-        }
+        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value) if field.repr}
     dump = getattr(type(value), "model_dump", None)
     if callable(dump):
         return dump(value, mode="json", warnings=False)

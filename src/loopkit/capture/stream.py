@@ -19,9 +19,7 @@ from loopkit.capture.recording import Recording
 class RecordedIterator:
     """Stands in for the SDK stream's own iterator; each chunk is recorded, then filtered, then given out."""
 
-    def __init__(
-        self, inner: Any, recording: Recording, filters: tuple[Filter, ...], close: Callable[[], Any]
-    ) -> None:
+    def __init__(self, inner: Any, recording: Recording, filters: tuple[Filter, ...], close: Callable[[], Any]) -> None:
         self._inner = inner
         self._recording = recording
         self._filters = filters

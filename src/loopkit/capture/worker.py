@@ -33,6 +33,8 @@ class Worker:
         self._sinks = sinks
         self.dropped = 0
         self.written = 0
+        self._awake = False
+        self._closed = False
         self._start_empty()
 
     def put(self, item: LiveSpan | Feedback) -> None:
@@ -90,14 +92,13 @@ class Worker:
             sink.after_fork()
 
     def _start_empty(self) -> None:
+        self._awake = self._closed = False
         self._queue: deque[LiveSpan | Feedback | threading.Event | Callable[[], object]] = deque()
         self._held: dict[int, deque[Batch]] = {index: deque() for index in range(len(self._sinks))}
         self._signal = threading.Event()
         self._hurry = threading.Event()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._awake = False
-        self._closed = False
 
     def _wake(self) -> None:
         if self._thread is None or not self._thread.is_alive():

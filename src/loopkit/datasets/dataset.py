@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,13 +37,15 @@ class Dataset:
         source: str = "feedback",
         golden: float = 0.2,
         test: float = 0.2,
+        add: Iterable[Example] = (),
         store: Store | None = None,
     ) -> Dataset:
         """A dataset from what was captured and said, kept in the store.
 
         `golden` and `test` are shares of the groups (users or sessions, else single calls). A group's side is a
         hash of its name, so it is on the same side in every later version, and a golden example can never enter
-        training. Near-duplicates are removed within and between splits. Raises `NotFound` for an unknown task
+        training. `add` brings examples of your own, which stay on the side that they name (an expert's golden set).
+        Near-duplicates are removed within and between splits. Raises `NotFound` for an unknown task
         and `InvalidInput` where nothing is left.
         """
         if source != "feedback":
@@ -55,7 +57,7 @@ class Dataset:
         store = store or open_store()
         store.check_task(task)
         selection = from_feedback(store, task)
-        examples, removed = separate(selection.examples, golden=golden, test=test, salt=task)
+        examples, removed = separate(selection.examples, tuple(add), golden=golden, test=test, salt=task)
         if not examples:
             raise InvalidInput(f"no example is left for {task!r}: {_reasons(selection, removed)}")
         made = cls._of(task, tuple(examples), _report(selection, examples, removed))
@@ -79,9 +81,7 @@ class Dataset:
     @classmethod
     def _of(cls, task: str, examples: tuple[Example, ...], report: Mapping[str, Any]) -> Dataset:
         content = canonical([task, [to_dict(example) for example in examples]])
-        return cls(
-            id=hashlib.sha256(content.encode()).hexdigest()[:16], task=task, examples=examples, report=report
-        )
+        return cls(id=hashlib.sha256(content.encode()).hexdigest()[:16], task=task, examples=examples, report=report)
 
 
 def _report(selection: Selection, examples: list[Example], removed: Mapping[str, int]) -> dict[str, Any]:

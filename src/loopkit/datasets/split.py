@@ -24,13 +24,14 @@ _ORDER = {"golden": 0, "test": 1, "train": 2}
 
 
 def separate(
-    examples: Sequence[Example], *, golden: float, test: float, salt: str
+    examples: Sequence[Example], added: Sequence[Example], *, golden: float, test: float, salt: str
 ) -> tuple[list[Example], dict[str, int]]:
-    """The examples with their splits, and how many near-duplicates were removed.
+    """The examples with their splits (those `added` keep theirs), and how many near-duplicates were removed.
 
     Of near-duplicates the golden one stays, else the test one, else the earliest.
     """
     placed = [replace(e, split=side(e.group or e.id, golden=golden, test=test, salt=salt)) for e in examples]
+    placed += added
     placed.sort(key=lambda e: (_ORDER[e.split], e.at, e.id))
     kept: list[Example] = []
     removed: Counter[str] = Counter()

@@ -67,7 +67,9 @@ class Registry:
             if to_json(other) == to_json(variant):
                 return name
         name = f"v{len(known) + 1}"
-        self.store.put("variant", f"{task}/{name}", {"name": name, "variant": to_dict(variant)}, task=task)
+        self.store.put(
+            "variant", f"{task}/{name}", {"task": task, "name": name, "variant": to_dict(variant)}, task=task
+        )
         return name
 
     def variants(self, task: str) -> dict[str, Variant]:
@@ -102,9 +104,7 @@ class Registry:
         name: str = state["current"]
         return name
 
-    def promote(
-        self, task: str, name: str, *, reason: str, evidence: Mapping[str, Any] | None = None
-    ) -> None:
+    def promote(self, task: str, name: str, *, reason: str, evidence: Mapping[str, Any] | None = None) -> None:
         """Let one variant serve all calls. Rules stay."""
         name = self.resolve(task, name)
         self._put(task, current=name, shares={name: 1.0}, reason=reason, evidence=evidence)
@@ -114,9 +114,7 @@ class Registry:
         known = self.variants(task)
         unknown = [name for name in shares if name not in known]
         if unknown:
-            raise NotFound(
-                f"task {task!r} has no variant {unknown[0]!r}; known: {', '.join(known) or 'none'}"
-            )
+            raise NotFound(f"task {task!r} has no variant {unknown[0]!r}; known: {', '.join(known) or 'none'}")
         if any(not 0 < share < 1 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-9:
             raise InvalidInput(f"shares are {dict(shares)!r}: give numbers between 0 and 1 that sum to 1")
         self._put(task, current=self.current(task), shares=dict(shares), reason=reason, salt=salt)

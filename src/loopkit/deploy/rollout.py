@@ -91,14 +91,10 @@ class Rollout:
         current = registry.current(task)
         name = _add_twin(registry, task, current) if twin else registry.resolve(task, candidate)
         if name == current:
-            raise InvalidInput(
-                f"{name!r} is what serves {task!r} already: start a rollout of another variant"
-            )
+            raise InvalidInput(f"{name!r} is what serves {task!r} already: start a rollout of another variant")
         open_one = cls.running(task, store=store)
         if open_one is not None:
-            raise InvalidInput(
-                f"rollout {open_one.id} of {open_one.candidate!r} is still running: stop it first"
-            )
+            raise InvalidInput(f"rollout {open_one.id} of {open_one.candidate!r} is still running: stop it first")
         made = cls(
             id=secrets.token_hex(4),
             task=task,
@@ -139,17 +135,13 @@ class Rollout:
         slow = [span.duration > self.slow_over for span in treated] if self.slow_over is not None else []
         failed = [span.status == "error" for span in treated]
         quality = compare_arms(exposures, alpha=self.alpha)
-        rate = sum(e.outcome for e in exposures if not e.treated) / max(
-            sum(not e.treated for e in exposures), 1
-        )
+        rate = sum(e.outcome for e in exposures if not e.treated) / max(sum(not e.treated for e in exposures), 1)
         return self._verdict(
             quality,
             exceeds(slow, SLOW_LIMIT),
             exceeds(failed, FAILURE_LIMIT),
             len(calls),
-            detectable_difference(
-                len(exposures), rate=min(max(rate, 0.05), 0.95), share=self.share, alpha=self.alpha
-            ),
+            detectable_difference(len(exposures), rate=min(max(rate, 0.05), 0.95), share=self.share, alpha=self.alpha),
         )
 
     def step(self, *, store: Store | None = None) -> RolloutDecision:
@@ -172,9 +164,7 @@ class Rollout:
         store = store or open_store()
         winner = self.candidate if promote else self.current
         state = "promoted" if promote else "stopped"
-        store.put(
-            _KIND, self.id, {"state": state, "rollout": to_dict(self), "reason": reason}, task=self.task
-        )
+        store.put(_KIND, self.id, {"state": state, "rollout": to_dict(self), "reason": reason}, task=self.task)
         Registry(store).promote(
             self.task,
             winner,
@@ -202,9 +192,7 @@ class Rollout:
             if value is None or unit in seen:
                 continue
             seen.add(unit)
-            exposures.append(
-                Exposure(treated=call.variant == self.candidate, propensity=self.share, outcome=value)
-            )
+            exposures.append(Exposure(treated=call.variant == self.candidate, propensity=self.share, outcome=value))
         return exposures
 
     def _verdict(
@@ -214,34 +202,21 @@ class Rollout:
             f"{quality.difference * 100:+.0f} points, interval {quality.low * 100:+.0f} to {quality.high * 100:+.0f}, "
             f"{quality.exposures} outcomes"
         )
+        pair = f"{self.candidate} is {{}} than {self.current}: {points}"
         if slow_p <= self.alpha:
-            action, sentence = (
-                "stop",
-                f"{self.candidate} is too slow: more than a tenth of its calls take over {self.slow_over:.2f} s (p {slow_p:.2g})",
-            )
+            over = f"more than {SLOW_LIMIT:.0%} of its calls take over {self.slow_over:.2f} s"
+            action, sentence = "stop", f"{self.candidate} is too slow: {over} (p {slow_p:.2g})"
         elif failure_p <= self.alpha:
-            action, sentence = (
-                "stop",
-                f"{self.candidate} fails in more than {FAILURE_LIMIT:.0%} of its calls (p {failure_p:.2g})",
-            )
+            action = "stop"
+            sentence = f"{self.candidate} fails in more than {FAILURE_LIMIT:.0%} of its calls (p {failure_p:.2g})"
         elif quality.p_better <= self.alpha:
-            action, sentence = (
-                "promote",
-                f"{self.candidate} is better than {self.current}: {points} (p {quality.p_better:.2g})",
-            )
+            action, sentence = "promote", f"{pair.format('better')} (p {quality.p_better:.2g})"
         elif quality.p_worse <= self.alpha:
-            action, sentence = (
-                "stop",
-                f"{self.candidate} is worse than {self.current}: {points} (p {quality.p_worse:.2g})",
-            )
+            action, sentence = "stop", f"{pair.format('worse')} (p {quality.p_worse:.2g})"
         else:
-            more = (
-                "far more calls than these" if quality.more is None else f"about {quality.more} more outcomes"
-            )
-            action, sentence = (
-                "wait",
-                f"can't tell {self.candidate} from {self.current} yet: {points}; needs {more}",
-            )
+            more = "far more outcomes than these" if quality.more is None else f"about {quality.more} more outcomes"
+            action = "wait"
+            sentence = f"can't tell {self.candidate} from {self.current} yet: {points}; needs {more}"
         return RolloutDecision(
             action=action,  # type: ignore[arg-type]  # one of the three above
             sentence=sentence,

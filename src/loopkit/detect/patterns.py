@@ -36,9 +36,7 @@ class _Pattern:
 def find(text: str, kinds: Iterable[str] = ALL) -> list[Finding]:
     """All findings of these kinds, in order; where two overlap the earlier, then the longer one stays."""
     wanted = set(kinds)
-    found = [
-        finding for pattern in _PATTERNS if pattern.kind in wanted for finding in _matches(pattern, text)
-    ]
+    found = [finding for pattern in _PATTERNS if pattern.kind in wanted for finding in _matches(pattern, text)]
     if len(found) < 2:
         return found
     found.sort(key=lambda f: (f.start, -f.end))
@@ -112,16 +110,12 @@ _PATTERNS = (
     ),
     _Pattern(
         "jwt",
-        re.compile(
-            r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{8,8192}\.[A-Za-z0-9_-]{8,1024}"
-        ),
+        re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{8,8192}\.[A-Za-z0-9_-]{8,1024}"),
         ("eyJ",),
     ),
     _Pattern(
         "email",
-        re.compile(
-            r"(?<![\w.+-])[A-Za-z0-9_.+%-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
-        ),
+        re.compile(r"(?<![\w.+-])[A-Za-z0-9_.+%-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"),
         ("@",),
     ),
     _Pattern(

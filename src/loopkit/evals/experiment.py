@@ -70,6 +70,8 @@ class Summary:
 
     variant: str
     evaluator: str
+    split: str
+    """"all", or one split: golden and fresh examples are reported apart."""
     mean: float
     low: float
     high: float
@@ -91,19 +93,24 @@ class Experiment:
     summaries: tuple[Summary, ...]
     comparisons: tuple[Comparison, ...]
 
-    def best(self, *, among: Sequence[str] | None = None) -> str:
-        """The variant with the highest mean on the first evaluator that is also significantly better than the
-        baseline; the baseline where there is none."""
+    def best(self) -> str:
+        """The variant with the highest mean among those that are significantly better; the baseline without any.
+
+        By the first evaluator.
+        """
         name = self.summaries[0].evaluator
         better = {
             c.variant
             for c in self.comparisons
             if c.evaluator == name and c.adjusted_p <= c.alpha and c.result.difference > 0
         }
-        means = {s.variant: s.mean for s in self.summaries if s.evaluator == name and s.variant in better}
-        if among is not None:
-            means = {variant: mean for variant, mean in means.items() if variant in among}
+        means = {s.variant: s.mean for s in self.overall() if s.evaluator == name and s.variant in better}
         return max(means, key=lambda variant: means[variant]) if means else self.baseline
+
+    def overall(self) -> list[Summary]:
+        """Each variant over all its examples, on the first evaluator."""
+        first = self.summaries[0].evaluator
+        return [summary for summary in self.summaries if summary.split == "all" and summary.evaluator == first]
 
 
 def evaluate(
@@ -159,9 +166,7 @@ def _examples(data: Dataset, splits: Sequence[str], limit: int | None) -> list[E
     return examples
 
 
-def _run(
-    kitchen: Kitchen, name: str, variant: Variant, example: Example, evaluators: Sequence[Evaluator]
-) -> Row:
+def _run(kitchen: Kitchen, name: str, variant: Variant, example: Example, evaluators: Sequence[Evaluator]) -> Row:
     started = time.perf_counter()
     error, output, at = None, None, None
     with span(f"evaluate {name}", kind="evaluation", input=dict(example.input)) as mark:
@@ -206,8 +211,9 @@ def _experiment(
     ]
     adjusted = holm([result.p_value for result in results])
     summaries = [
-        _summary(name, e.name, [row for row in rows if row.variant == name])
+        _summary(name, e.name, split, [r for r in rows if r.variant == name and split in ("all", r.split)])
         for e in evaluators
+        for split in ("all", *dict.fromkeys(example.split for example in examples))
         for name in names
     ]
     digest = hashlib.sha256(canonical([to_dict(row) for row in rows]).encode()).hexdigest()
@@ -225,12 +231,12 @@ def _experiment(
     )
 
 
-def _summary(variant: str, metric: str, rows: Sequence[Row]) -> Summary:
+def _summary(variant: str, metric: str, split: str, rows: Sequence[Row]) -> Summary:
     values = [score.value or 0.0 for row in rows for score in row.scores if score.name == metric]
     low, high = wilson(sum(values), len(values))
     times = [row.seconds for row in rows]
     return Summary(
-        variant=variant, evaluator=metric, mean=sum(values) / len(values), low=low, high=high, examples=len(values),
-        errors=sum(row.error is not None for row in rows), latency_p50=quantile(times, 0.5),
+        variant=variant, evaluator=metric, split=split, mean=sum(values) / len(values), low=low, high=high,
+        examples=len(values), errors=sum(row.error is not None for row in rows), latency_p50=quantile(times, 0.5),
         latency_p95=quantile(times, 0.95),
     )  # fmt: skip

@@ -83,9 +83,7 @@ def normalise(name: str, result: Any) -> Score:
             label=result.get("label"),
             reason=result.get("reason"),
         )
-    raise InvalidInput(
-        f"evaluator {name!r} returned {result!r}: return a bool, a finite number, a string or a Score"
-    )
+    raise InvalidInput(f"evaluator {name!r} returned {result!r}: return a bool, a finite number, a string or a Score")
 
 
 def _wanted(function: Callable[..., Any]) -> tuple[str, ...]:

@@ -2,6 +2,9 @@
 
 At least once: a batch is struck off when the receiver has acknowledged it, so only a crash in between delivers
 it twice, byte for byte the same. https://opentelemetry.io/docs/specs/otlp/#otlphttp
+
+httpx is imported here, on the thread that calls `init()`, and not later on ours: openai 3 looks into
+`sys.modules` for httpx while it is being imported, and fails when it finds it half-imported by another thread.
 """
 
 from __future__ import annotations
@@ -10,16 +13,15 @@ import hashlib
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import httpx
 
 from loopkit import _host
 from loopkit.capture.sinks import Batch
 from loopkit.config import Destination, Settings
 from loopkit.export.spool import Spool
 from loopkit.wire.encode import encode_request
-
-if TYPE_CHECKING:
-    import httpx
 
 _RETRYABLE = frozenset((429, 502, 503, 504))
 _LONGEST_WAIT = 30.0
@@ -82,8 +84,6 @@ class OtlpSink:
         self._work.set()
 
     def _run(self) -> None:
-        import httpx
-
         with httpx.Client(transport=self._transport, timeout=self.destination.timeout) as client:
             while not self._stop.is_set():
                 self._work.wait()
@@ -129,8 +129,6 @@ class OtlpSink:
             self.spool.bury(batch, str(refusal))
 
     def _post(self, client: httpx.Client, batch: Path) -> None:
-        import httpx
-
         headers = {"content-type": "application/x-protobuf", **self.destination.headers}
         try:
             response = client.post(self.destination.endpoint, content=batch.read_bytes(), headers=headers)
@@ -145,7 +143,7 @@ class OtlpSink:
             raise _Refused(f"HTTP {response.status_code}: {response.text[:500]}")
 
 
-class _NotNow(Exception):  # noqa: N818  # a state, not an error
+class _NotNow(Exception):  # a state, not an error
     """The receiver can't take it now."""
 
     def __init__(self, seconds: float | None) -> None:
@@ -153,7 +151,7 @@ class _NotNow(Exception):  # noqa: N818  # a state, not an error
         self.seconds = seconds
 
 
-class _Refused(Exception):  # noqa: N818
+class _Refused(Exception):
     """The receiver will never take it."""
 
 

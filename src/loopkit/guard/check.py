@@ -99,9 +99,7 @@ def injection(*, action: Action = "block") -> InjectionCheck:
     return InjectionCheck(_action(action))
 
 
-def passes(
-    function: Callable[[str], bool], *, name: str | None = None, action: Action = "block"
-) -> FunctionCheck:
+def passes(function: Callable[[str], bool], *, name: str | None = None, action: Action = "block") -> FunctionCheck:
     """Your own check: a function that says whether a text may pass."""
     return FunctionCheck(name or function.__name__, function, _action(action))
 
@@ -128,16 +126,32 @@ def _kinds(kinds: Iterable[str], default: tuple[str, ...]) -> tuple[str, ...]:
 
 _BEFORE = r"(?:previous|prior|above|earlier|preceding|foregoing|initial|original|system|your|all)"
 _INSTRUCTIONS = r"(?:instructions?|prompts?|rules?|directions?|guidelines?|context|commands?)"
+_PROMPT = r"(?:system prompt|initial prompt|hidden (?:prompt|instructions)|your instructions)"
+_UNBOUND = r"(?:dan|jailbroken|unrestricted|uncensored|developer mode|no (?:rules|restrictions|limits|filters))"
 _INJECTION = tuple(
     (rule, re.compile(pattern))
     for rule, pattern in (
         (
-            "set its instructions aside",
-            rf"\b(?:ignore|disregard|forget|override|bypass|skip)\b[^.!?\n]{{0,40}}\b{_BEFORE}\b[^.!?\n]{{0,30}}\b{_INSTRUCTIONS}\b",
+            "set the instructions aside",
+            r"\b(?:ignore|disregard|forget|override|bypass|skip)\b"
+            rf"[^.!?\n]{{0,40}}\b{_BEFORE}\b[^.!?\n]{{0,30}}\b{_INSTRUCTIONS}\b",
         ),
-        ("learn the system prompt", r"\b(?:reveal|print|repeat|show|output|leak|tell me)\b[^.!?\n]{0,40}\b(?:system prompt|initial prompt|hidden (?:prompt|instructions)|your instructions)\b"),
-        ("make it another assistant", r"\b(?:you are now|from now on,? you(?: are|'re| will)|pretend (?:to be|you are)|act as)\b[^.!?\n]{0,60}\b(?:dan|jailbroken|unrestricted|uncensored|developer mode|no (?:rules|restrictions|limits|filters))\b"),
-        ("speak as the system", r"(?:^|[\s\"'>])(?:<\|?(?:im_start|system)\|?>|\[/?inst\]|###? ?(?:system|new instructions?) ?:)"),
-        ("switch its safety off", r"\b(?:enable|enter|activate|switch to)\b[^.!?\n]{0,20}\b(?:developer|debug|god|jailbreak|dan|sudo) mode\b"),
+        (
+            "learn the system prompt",
+            rf"\b(?:reveal|print|repeat|show|output|leak|tell me)\b[^.!?\n]{{0,40}}\b{_PROMPT}\b",
+        ),
+        (
+            "make the model another assistant",
+            r"\b(?:you are now|from now on,? you(?: are|'re| will)|pretend (?:to be|you are)|act as)\b"
+            rf"[^.!?\n]{{0,60}}\b{_UNBOUND}\b",
+        ),
+        (
+            "speak as the system",
+            r"(?:^|[\s\"'>])(?:<\|?(?:im_start|system)\|?>|\[/?inst\]|###? ?(?:system|new instructions?) ?:)",
+        ),
+        (
+            "switch the model's safety off",
+            r"\b(?:enable|enter|activate|switch to)\b[^.!?\n]{0,20}\b(?:developer|debug|god|jailbreak|dan|sudo) mode\b",
+        ),
     )
-)  # fmt: skip
+)

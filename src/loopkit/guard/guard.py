@@ -29,9 +29,7 @@ class Guard:
     verdict but "allow" is recorded as a span and as feedback on what it stopped. Works without `init()` too.
     """
 
-    def __init__(
-        self, *, input: Iterable[Check] = (), output: Iterable[Check] = (), answer: Any = _NO_ANSWER
-    ) -> None:
+    def __init__(self, *, input: Iterable[Check] = (), output: Iterable[Check] = (), answer: Any = _NO_ANSWER) -> None:
         self.input = _checked("input", input)
         self.output = _checked("output", output)
         self._answer = answer

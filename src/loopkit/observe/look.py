@@ -74,9 +74,7 @@ def failures(task: str, *, newest: int = 20, store: Store | None = None) -> list
     return found[:newest]
 
 
-def confusion(
-    task: str, *, variant: str | None = None, store: Store | None = None
-) -> dict[tuple[str, str], int]:
+def confusion(task: str, *, variant: str | None = None, store: Store | None = None) -> dict[tuple[str, str], int]:
     """How often each output stood where each other was expected: (expected, output) to a count."""
     store = store or open_store()
     store.check_task(task)

@@ -6,6 +6,7 @@ only texts that share a term are looked at.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter, defaultdict
@@ -44,7 +45,7 @@ class NearestIndex:
 def terms(text: str) -> list[str]:
     """Words and pairs of neighbouring words, case-folded."""
     words = _WORD.findall(text.casefold())
-    return words + [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+    return words + [f"{a} {b}" for a, b in itertools.pairwise(words)]
 
 
 def text_of(inputs: Mapping[str, Any], names: Iterable[str] = ()) -> str:

@@ -22,9 +22,7 @@ def fields(template: str) -> tuple[str, ...]:
     for match in _TOKEN.finditer(template):
         if match.group() in "{}":
             near = template[max(match.start() - 20, 0) : match.end() + 20]
-            raise InvalidInput(
-                f"the template has a lone brace near {near!r}: write {{{{ or }}}} for a brace itself"
-            )
+            raise InvalidInput(f"the template has a lone brace near {near!r}: write {{{{ or }}}} for a brace itself")
         if match.group(1):
             names[match.group(1)] = None
     return tuple(names)

@@ -76,9 +76,7 @@ class Kitchen:
 
     def messages(self, variant: Variant, inputs: Mapping[str, Any]) -> list[dict[str, str]]:
         """The turns a model variant sends: system, demonstrations as earlier turns, then the question."""
-        turns = (
-            [] if variant.system is None else [{"role": "system", "content": render(variant.system, inputs)}]
-        )
+        turns = [] if variant.system is None else [{"role": "system", "content": render(variant.system, inputs)}]
         shown = list(variant.demonstrations)
         if variant.retriever is not None:
             # the most similar one last, next to the question
@@ -143,13 +141,9 @@ def check_variant(variant: Variant) -> Variant:
         raise InvalidInput(f"{variant!r} is no Variant: make one with loopkit.Variant(model=..., prompt=...)")
     shapes = [name for name in ("model", "callable", "stages") if getattr(variant, name)]
     if len(shapes) != 1:
-        raise InvalidInput(
-            f"a variant has one of model, callable and stages; this one has {shapes or 'none'}"
-        )
+        raise InvalidInput(f"a variant has one of model, callable and stages; this one has {shapes or 'none'}")
     if variant.model is not None and not variant.prompt:
-        raise InvalidInput(
-            f"the variant with model {variant.model!r} has no prompt: give prompt='... {{input}} ...'"
-        )
+        raise InvalidInput(f"the variant with model {variant.model!r} has no prompt: give prompt='... {{input}} ...'")
     if variant.callable is not None:
         resolve_callable(variant.callable)
     for stage in variant.stages:
@@ -166,13 +160,9 @@ def resolve_callable(path: str) -> Callable[..., Any]:
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise InvalidInput(
-            f"the callable {path!r} can't be found ({error}): write it as module:function"
-        ) from error
+        raise InvalidInput(f"the callable {path!r} can't be found ({error}): write it as module:function") from error
     if not callable(found):
-        raise InvalidInput(
-            f"{path!r} is a {type(found).__name__}, not a function: write it as module:function"
-        )
+        raise InvalidInput(f"{path!r} is a {type(found).__name__}, not a function: write it as module:function")
     return found
 
 

@@ -54,9 +54,7 @@ class Sticky:
 
     def _unit(self, around: Ambient) -> str | None:
         first, second = (
-            (around.session_id, around.user_id)
-            if self.by == "session"
-            else (around.user_id, around.session_id)
+            (around.session_id, around.user_id) if self.by == "session" else (around.user_id, around.session_id)
         )
         return first or second
 
@@ -92,11 +90,7 @@ def sticky(by: str = "user") -> Sticky:
 
 def weights(shares: Mapping[str, float], *, by: str = "user") -> Weights:
     """Shares by variant name; they need not sum to 1. A weight of 0 never serves."""
-    bad = {
-        n: s
-        for n, s in shares.items()
-        if not isinstance(s, (int, float)) or isinstance(s, bool) or not s >= 0
-    }
+    bad = {n: s for n, s in shares.items() if not isinstance(s, (int, float)) or isinstance(s, bool) or not s >= 0}
     if bad or not any(shares.values()):
         raise InvalidInput(f"weights are {dict(shares)!r}: give numbers of at least 0, one of them above")
     return Weights(dict(shares), by)

@@ -94,9 +94,7 @@ class Router:
             decision = self.policy.decide(serving, ambient())
             return decision, serving.variants[decision.variant], tuple(sorted(serving.variants))
         except Exception as error:  # noqa: BLE001  # whatever is wrong with registry or policy, the call is served
-            _host.warn_once(
-                f"router {self.task}", f"router {self.task!r} fell back to its default: {error!r}"
-            )
+            _host.warn_once(f"router {self.task}", f"router {self.task!r} fell back to its default: {error!r}")
             return Decision(DEFAULT_NAME, 1.0, "fallback"), self.default, (DEFAULT_NAME,)
 
     def _source(self) -> VariantSource | None:
@@ -109,9 +107,7 @@ class Router:
     def _examples(self, dataset: str) -> Any:
         source = self._source()
         if source is None:
-            raise InvalidInput(
-                f"a variant retrieves from dataset {dataset!r}, but no registry is at hand: call init()"
-            )
+            raise InvalidInput(f"a variant retrieves from dataset {dataset!r}, but no registry is at hand: call init()")
         return source.examples(dataset)
 
 
@@ -134,7 +130,7 @@ class Choice:
         kitchen = self._router._kitchen
         try:
             return kitchen.serve(self.variant, inputs).output
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # a provider may raise anything; what can't be mended is raised again
             self._fall_back(error)
         return kitchen.serve(self._router.default, inputs).output
 
@@ -143,7 +139,7 @@ class Choice:
         kitchen = self._router._kitchen
         try:
             return (await kitchen.aserve(self.variant, inputs)).output
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # a provider may raise anything; what can't be mended is raised again
             self._fall_back(error)
         return (await kitchen.aserve(self._router.default, inputs)).output
 
@@ -151,9 +147,7 @@ class Choice:
         """The arguments for a call of your own with a model variant. Raises `InvalidInput` for other variants."""
         kitchen = self._router._kitchen
         if self.variant.model is None:
-            raise InvalidInput(
-                f"variant {self.name!r} has no model to make a request for: use choice.call(...)"
-            )
+            raise InvalidInput(f"variant {self.name!r} has no model to make a request for: use choice.call(...)")
         return kitchen.dialect.render(self.variant, kitchen.messages(self.variant, inputs))
 
     def record(self, live: Any, candidates: tuple[str, ...]) -> None:
@@ -164,9 +158,7 @@ class Choice:
         with span(f"route {self._router.task}", kind="route"):
             decided = live_span()
             if decided is not None:
-                decided.set_attributes(
-                    {names.ROUTE_REASON: self.reason, names.ROUTE_CANDIDATES: list(candidates)}
-                )
+                decided.set_attributes({names.ROUTE_REASON: self.reason, names.ROUTE_CANDIDATES: list(candidates)})
 
     def __enter__(self) -> Choice:
         self._block = span(self._router.task, task=self._router.task)

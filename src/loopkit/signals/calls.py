@@ -53,7 +53,10 @@ def expected_output(call: Span, events: Sequence[Feedback]) -> tuple[object, str
 
 
 def outcome(call: Span, events: Sequence[Feedback]) -> float | None:
-    """How good a call was, between 0 and 1: corrected or not, else the weightiest vote or rating; None where nobody said."""
+    """How good a call was, between 0 and 1; None where nobody said.
+
+    Corrected or not, else the weightiest vote or rating.
+    """
     if any(e.correction is not None for e in events):
         expected, why_not = expected_output(call, events)
         return None if why_not is not None else float(expected == call.output)

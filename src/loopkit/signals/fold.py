@@ -68,9 +68,7 @@ class Fold:
             if known is None or _order(known) < _order(event):
                 current[slot] = event
         conflicts = sum(len(contents) - 1 for contents in self._contents.values())
-        return State(
-            dict(sorted(current.items(), key=_slot_order)), len(self._copies), conflicts, len(taken_back)
-        )
+        return State(dict(sorted(current.items(), key=_slot_order)), len(self._copies), conflicts, len(taken_back))
 
     def _taken_back(self) -> set[str]:
         """Identities that a standing event retracts or supersedes: causal order, whatever the clocks say.
@@ -104,9 +102,7 @@ class Fold:
             path.pop()
 
 
-def fold(
-    events: Iterable[Feedback], resolve: Callable[[Feedback], str] = lambda event: event.target
-) -> State:
+def fold(events: Iterable[Feedback], resolve: Callable[[Feedback], str] = lambda event: event.target) -> State:
     """The state of these events."""
     return Fold().add(events).state(resolve)
 

@@ -95,9 +95,7 @@ def target_of(target: Any) -> str:
     """The string that names what is meant. Raises `InvalidInput` for what names nothing."""
     if isinstance(target, str):
         if not target.strip():
-            raise InvalidInput(
-                "the target is an empty string: give a span id, a response or its id, or a join key"
-            )
+            raise InvalidInput("the target is an empty string: give a span id, a response or its id, or a join key")
         return target
     if isinstance(target, Handle):
         return target.id or "unrecorded"
@@ -133,9 +131,7 @@ def _name(name: str | None, value: Any, fields: dict[str, Any]) -> str:
     ):
         if key in fields and fields[key] not in (None, ()):
             return implied
-    raise InvalidInput(
-        "feedback() has nothing to say: give a name and a value, or correction=, or preferred_over="
-    )
+    raise InvalidInput("feedback() has nothing to say: give a name and a value, or correction=, or preferred_over=")
 
 
 def _value(name: str, value: Any) -> Any:

@@ -133,8 +133,7 @@ def _sign_flip(sums: Sequence[float]) -> float:
     total = sum(moving)
     # the sum of random signs is the total less twice the flipped ones
     hits_above = sum(
-        abs(total - 2 * sum(itertools.compress(moving, _bits(generator, len(moving))))) >= seen
-        for _ in range(_FLIPS)
+        abs(total - 2 * sum(itertools.compress(moving, _bits(generator, len(moving))))) >= seen for _ in range(_FLIPS)
     )
     return (hits_above + 1) / (_FLIPS + 1)
 

@@ -138,9 +138,7 @@ def _observations(exposures: Sequence[Exposure]) -> tuple[list[float], float]:
     for exposure in exposures:
         share = exposure.propensity
         if not 0 < share < 1:
-            raise InvalidInput(
-                f"a propensity is {share!r}: arms can only be compared where both could be chosen"
-            )
+            raise InvalidInput(f"a propensity is {share!r}: arms can only be compared where both could be chosen")
         if not 0 <= exposure.outcome <= 1:
             raise InvalidInput(f"an outcome is {exposure.outcome!r}: scale outcomes to between 0 and 1")
         weight = 1 / share if exposure.treated else -1 / (1 - share)
@@ -181,9 +179,7 @@ def _least(holds: Callable[[float], bool], low: float, high: float) -> float:
     return high
 
 
-def _more(
-    observations: Sequence[float], lowest: float, margin: float, alpha: float, better: Wealth
-) -> int | None:
+def _more(observations: Sequence[float], lowest: float, margin: float, alpha: float, better: Wealth) -> int | None:
     """Exposures still to come, by the growth of the wealth so far."""
     n = len(observations)
     missing = math.log(1 / alpha) - better.best

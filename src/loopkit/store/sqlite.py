@@ -6,11 +6,12 @@ write lock, so that the process that serves users never pays for it.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,7 @@ _PORTION = 64
 class Store:
     """A directory with the store in it. Safe to use from several threads and processes."""
 
-    def __init__(
-        self, directory: str | os.PathLike[str], *, before_read: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, before_read: Callable[[], object] | None = None) -> None:
         self.directory = Path(directory).absolute()
         self.path = self.directory / FILE
         self._before_read = before_read
@@ -88,7 +87,9 @@ class Store:
             "session_id": session_id,
             "variant": variant,
         }
-        conditions = [(f"span.{name} = ?", value) for name, value in wanted.items() if value is not None]
+        conditions: list[tuple[str, Any]] = [
+            (f"span.{name} = ?", value) for name, value in wanted.items() if value is not None
+        ]
         if since is not None:
             conditions.append(("span.started_at >= ?", since))
         if tag is not None:
@@ -117,9 +118,7 @@ class Store:
             ),  # ids are hex digits and a dash: everything that begins with `id` sorts before `id` + "g"
         )
         if len(rows) != 1:
-            raise NotFound(
-                f"{'no span' if not rows else 'more than one span'} begins with {id!r} in {self.path}"
-            )
+            raise NotFound(f"{'no span' if not rows else 'more than one span'} begins with {id!r} in {self.path}")
         return decode_span(*rows[0])
 
     def feedback(self, target: str | None = None) -> list[Feedback]:
@@ -131,31 +130,32 @@ class Store:
     def resolve(self, event: Feedback) -> str:
         """The span that an event is about, as far as it is known today; else the target as it was given.
 
-        A provider's response id is the span that carries it, the latest started before the event where there are
-        several; a join key is the latest such local root that bears the tag.
+        A provider's response id is the span that carries it, a join key the outermost span that bears the tag; where
+        there are several, the latest started before the event, else the first one after it (feedback may be early).
         """
         target = event.target
         if target.startswith(("trace:", "session:", "event:")) or _is_span_id(target):
             return target
         if ":" in target:
-            query = (
-                "SELECT id FROM span JOIN tag ON tag.span_id = span.id WHERE tag.tag = ? AND started_at <= ?"
-                " ORDER BY parent_id IS NOT NULL, started_at DESC LIMIT 1"
-            )
+            carries = "JOIN tag ON tag.span_id = span.id WHERE tag.tag = :target ORDER BY parent_id IS NOT NULL,"
         else:
-            query = "SELECT id FROM span WHERE response_id = ? AND started_at <= ? ORDER BY started_at DESC LIMIT 1"
-        rows = self._read(query, (target, event.arrived_at))
+            carries = "WHERE response_id = :target ORDER BY"
+        query = (
+            f"SELECT id FROM span {carries} started_at > :at,"
+            " CASE WHEN started_at > :at THEN started_at ELSE -started_at END LIMIT 1"
+        )
+        at = min(event.at, event.arrived_at)
+        rows = self._read(query, {"target": target, "at": at})
         found: str = rows[0][0] if rows else target
         return found
 
     def documents(self, kind: str, *, task: str | None = None, id: str | None = None) -> list[Any]:
         """The bodies of such documents, oldest first."""
         rows = self._read(
-            "SELECT body FROM document WHERE kind = ? AND (? IS NULL OR task = ?) AND (? IS NULL OR id = ?) ORDER BY seq",
+            "SELECT body FROM document"
+            " WHERE kind = ? AND (? IS NULL OR task = ?) AND (? IS NULL OR id = ?) ORDER BY seq",
             (kind, task, task, id, id),
         )
-        import json
-
         return [json.loads(body) for (body,) in rows]
 
     def tasks(self) -> list[str]:
@@ -176,10 +176,7 @@ class Store:
     def stats(self) -> dict[str, int]:
         """How much there is of what, and the file's size in bytes."""
         names = ("span", "feedback", "document")
-        counts = {
-            f"{n}s" if n != "feedback" else n: self._read(f"SELECT count(*) FROM {n}", ())[0][0]
-            for n in names
-        }
+        counts = {f"{n}s" if n != "feedback" else n: self._read(f"SELECT count(*) FROM {n}", ())[0][0] for n in names}
         return {**counts, "bytes": self.path.stat().st_size}
 
     def close(self) -> None:
@@ -197,21 +194,19 @@ class Store:
 
     # Inside
 
-    def _read(self, query: str, values: Iterable[Any]) -> list[tuple[Any, ...]]:
+    def _read(self, query: str, values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
         if self._before_read is not None:
             self._before_read()
         with self._refusals():
             self._make_rows()
-            return self._connection().execute(query, tuple(values)).fetchall()
+            return self._connection().execute(query, values).fetchall()
 
     def _make_rows(self) -> None:
         """Turn waiting batches into rows, a portion a transaction."""
         connection = self._connection()
         while connection.execute("SELECT 1 FROM batch LIMIT 1").fetchone():
             with self._transaction():
-                batches = connection.execute(
-                    "SELECT seq, data FROM batch ORDER BY seq LIMIT ?", (_PORTION,)
-                ).fetchall()
+                batches = connection.execute("SELECT seq, data FROM batch ORDER BY seq LIMIT ?", (_PORTION,)).fetchall()
                 for seq, data in batches:
                     for span, body in decode_request(data):
                         _insert(connection, span, body)

@@ -173,9 +173,7 @@ def _named(name: str, options: Mapping[str, Any]) -> Tuner:
 
 
 def _known(dataset: Dataset) -> list[Example]:
-    examples = [
-        example for example in dataset.split("train") if example.expected is not None and example.consent
-    ]
+    examples = [example for example in dataset.split("train") if example.expected is not None and example.consent]
     if not examples:
         raise InvalidInput(f"dataset {dataset.id} has no training example with an expected output")
     return examples

@@ -77,11 +77,7 @@ def _status(found: dict[str, Any], message: OtlpSpan) -> tuple[Any, SpanError | 
     error_type = found.pop(names.ERROR_TYPE, None)
     if message.status.code != 2 and not cancelled:
         return "ok", None
-    error = (
-        None
-        if error_type in (None, "cancelled")
-        else SpanError(type=error_type, message=message.status.message)
-    )
+    error = None if error_type in (None, "cancelled") else SpanError(type=error_type, message=message.status.message)
     return ("cancelled" if cancelled else "error"), error
 
 

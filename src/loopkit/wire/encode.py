@@ -71,9 +71,7 @@ def _fields(span: Span) -> bytes:
         parts.append(b"\x22\x08" + bytes.fromhex(span.parent_id))
     if span.status == "error":
         message = span.error.message if span.error else ""
-        parts.append(
-            delimited(b"\x7a", (delimited(b"\x12", text(message)) if message else b"") + b"\x18\x02")
-        )
+        parts.append(delimited(b"\x7a", (delimited(b"\x12", text(message)) if message else b"") + b"\x18\x02"))
     return b"".join(parts)
 
 

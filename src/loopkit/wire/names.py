@@ -8,9 +8,7 @@ module: the comment after a name is its meaning.
 
 from __future__ import annotations
 
-OPERATION = (
-    "gen_ai.operation.name"  # chat, embeddings, execute_tool, retrieval, invoke_agent, invoke_workflow, …
-)
+OPERATION = "gen_ai.operation.name"  # chat, embeddings, execute_tool, retrieval, invoke_agent, invoke_workflow, …
 PROVIDER = "gen_ai.provider.name"  # openai, anthropic, groq, …
 REQUEST_MODEL = "gen_ai.request.model"  # the model asked for
 REQUEST_STREAM = "gen_ai.request.stream"  # true when the answer was streamed
@@ -21,9 +19,7 @@ FINISH_REASONS = "gen_ai.response.finish_reasons"  # one per answer
 TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"  # seconds, for streams
 INPUT_TOKENS = "gen_ai.usage.input_tokens"  # all, cached ones included
 OUTPUT_TOKENS = "gen_ai.usage.output_tokens"  # all, reasoning ones included
-CACHE_READ_TOKENS = (
-    "gen_ai.usage.cache_read.input_tokens"  # of the input tokens, read from the provider's cache
-)
+CACHE_READ_TOKENS = "gen_ai.usage.cache_read.input_tokens"  # of the input tokens, read from the provider's cache
 CACHE_WRITE_TOKENS = "gen_ai.usage.cache_write.input_tokens"  # of the input tokens, written to it
 REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"  # of the output tokens
 INPUT_MESSAGES = "gen_ai.input.messages"  # content: JSON list of messages

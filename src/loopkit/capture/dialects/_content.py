@@ -21,9 +21,7 @@ def json_or_text(text: Any) -> Any:
 
 def other_part(piece: Mapping[str, Any]) -> Part:
     """A piece of a type that we have no field for, kept as it is."""
-    return Part(
-        type=str(piece.get("type")), content={key: value for key, value in piece.items() if key != "type"}
-    )
+    return Part(type=str(piece.get("type")), content={key: value for key, value in piece.items() if key != "type"})
 
 
 def changed(content: Any, change: Callable[[str], str]) -> Any:

@@ -5,7 +5,6 @@ Shapes: https://docs.anthropic.com/en/api/messages
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -127,11 +126,7 @@ class MessagesFold:
         return {**self._head, "content": content, "usage": self._usage, "stop_reason": self._stop_reason}
 
     def _delta(self, index: int, delta: Any) -> None:
-        text = (
-            getattr(delta, "text", None)
-            or getattr(delta, "partial_json", None)
-            or getattr(delta, "thinking", None)
-        )
+        text = getattr(delta, "text", None) or getattr(delta, "partial_json", None) or getattr(delta, "thinking", None)
         if text:
             self._pieces.setdefault(index, []).append(text)
 
@@ -169,9 +164,7 @@ def _block(block: Mapping[str, Any]) -> Part:
     if kind == "thinking":
         return Part(type="reasoning", content=block.get("thinking"))
     if kind == "tool_use":
-        return Part(
-            type="tool_call", id=block.get("id"), name=block.get("name"), arguments=block.get("input")
-        )
+        return Part(type="tool_call", id=block.get("id"), name=block.get("name"), arguments=block.get("input"))
     if kind == "tool_result":
         return Part(type="tool_call_response", id=block.get("tool_use_id"), content=block.get("content"))
     if kind == "image":
@@ -200,8 +193,6 @@ def _with_results(content: Any, change: Callable[[str], str]) -> Any:
     if not isinstance(content, (list, tuple)):
         return changed(content, change)
     return [
-        {**block, "content": changed(block.get("content"), change)}
-        if block.get("type") == "tool_result"
-        else block
+        {**block, "content": changed(block.get("content"), change)} if block.get("type") == "tool_result" else block
         for block in changed(content, change)
     ]

@@ -5,7 +5,6 @@ Shapes: https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -143,9 +142,7 @@ class _Choice:
             self._feed_call(call)
 
     def _feed_call(self, call: Any) -> None:
-        known = self.calls.setdefault(
-            call.index, {"id": None, "type": "function", "name": "", "arguments": ""}
-        )
+        known = self.calls.setdefault(call.index, {"id": None, "type": "function", "name": "", "arguments": ""})
         known["id"] = call.id or known["id"]
         if call.function is not None:
             known["name"] += call.function.name or ""
@@ -215,11 +212,6 @@ def _content_part(piece: Mapping[str, Any]) -> Part:
     if kind == "image_url":
         return Part(type="uri", uri=(piece.get("image_url") or {}).get("url"), mime_type="image/*")
     return other_part(piece)
-
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _parameters(request: Request) -> dict[str, Any]:

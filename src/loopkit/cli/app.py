@@ -1,0 +1,348 @@
+"""The commands. Each calls one public function or method and shows what it gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from loopkit import _assemble
+from loopkit.cli import screen
+from loopkit.cli.application import Application
+from loopkit.cli.diagnosis import diagnose
+from loopkit.datasets.dataset import Dataset
+from loopkit.deploy.registry import Registry
+from loopkit.deploy.rollout import Rollout
+from loopkit.deploy.trail import lineage as trace_lineage
+from loopkit.errors import InvalidInput, NotFound
+from loopkit.evals.experiment import evaluate as run_evaluation
+from loopkit.evals.scoring import exact
+from loopkit.observe import look
+from loopkit.observe.page import report as render_report
+from loopkit.signals import say
+from loopkit.store.locate import open_store
+from loopkit.store.sqlite import Store
+from loopkit.tuning.adapters import tune as run_tuner
+from loopkit.types import Variant
+
+app = typer.Typer(
+    help="The continuous-learning loop of your LLM application.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+feedback_app = typer.Typer(help="What people said.", no_args_is_help=True)
+dataset_app = typer.Typer(help="What to learn from.", no_args_is_help=True)
+rollout_app = typer.Typer(help="What is served: candidates on real calls.", no_args_is_help=True)
+store_app = typer.Typer(help="The local store.", no_args_is_help=True)
+app.add_typer(feedback_app, name="feedback")
+app.add_typer(dataset_app, name="dataset")
+app.add_typer(rollout_app, name="rollout")
+app.add_typer(store_app, name="store")
+
+out = Console()
+
+Task = Annotated[str, typer.Argument(help="The task's name, as in @loopkit.trace(task=...).")]
+App = Annotated[str | None, typer.Option("--app", help="The application's module; default: app in loopkit.toml.")]
+
+
+@app.command()
+def show(id: Annotated[str, typer.Argument(help="A span's id, or its beginning.")]) -> None:
+    """A call with what was said of it: its whole trace, content and feedback."""
+    store = open_store()
+    span = store.span(id)
+    out.print(screen.trace(store, span))
+
+
+@app.command()
+def lineage(id: Annotated[str, typer.Argument(help="A span, dataset, rollout, or a variant as task/v2.")]) -> None:
+    """Why it is as it is: from a span to datasets, variants and decisions."""
+    out.print(screen.trail(trace_lineage(id)))
+
+
+@app.command()
+def figures(task: Task, by: Annotated[str, typer.Option(help="variant, all, or a tag's name.")] = "variant") -> None:
+    """How a task is going: calls, errors, latency, how often it was right."""
+    out.print(screen.figures(look.figures(task, by=by), by))
+
+
+@app.command()
+def failures(task: Task, newest: int = 20) -> None:
+    """The latest calls that were called wrong."""
+    out.print(screen.failures(look.failures(task, newest=newest)))
+
+
+@app.command()
+def confusion(task: Task, variant: str | None = None) -> None:
+    """What was answered where what was expected."""
+    out.print(screen.confusion(look.confusion(task, variant=variant)))
+
+
+@app.command()
+def report(task: Task, to: Annotated[Path, typer.Option("--out", help="The file to write.")]) -> None:
+    """One HTML file with a task's figures and pictures."""
+    html = render_report(task)
+    try:
+        to.write_text(html)
+    except OSError as error:
+        raise InvalidInput(f"{to} can't be written: {error.strerror}") from error
+    out.print(f"wrote {to}")
+
+
+@app.command()
+def tune(
+    task: Task,
+    tuner: Annotated[str, typer.Option("--with", help="few-shot, nearest, vote, cascade, or an installed one.")],
+    dataset: Annotated[str | None, typer.Option(help="A dataset's id; default: the task's latest.")] = None,
+    application: App = None,
+) -> None:
+    """Make a better variant from a dataset, and register it as a candidate."""
+    registry = Registry(open_store())
+    current = _current(registry, task, Application(application))
+    data = Dataset.load(dataset or task, store=registry.store)
+    name = registry.add(task, run_tuner(current, data, tuner))
+    out.print(f"registered [b]{task}/{name}[/b], tuned with {tuner} from dataset {data.id}")
+
+
+@app.command()
+def evaluate(
+    task: Task,
+    variants: Annotated[
+        str, typer.Option(help="Names, comma-separated; the first is the baseline.")
+    ] = "current,candidate",
+    dataset: Annotated[str | None, typer.Option(help="A dataset's id; default: the task's latest.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many examples.")] = None,
+    application: App = None,
+) -> None:
+    """Compare variants on held-out and golden examples, with intervals."""
+    registry = Registry(open_store())
+    given = Application(application)
+    _current(registry, task, given)
+    names = [registry.resolve(task, name.strip()) for name in variants.split(",")]
+    with screen.progress("evaluating") as step:
+        experiment = run_evaluation(
+            task,
+            {name: registry.variant(task, name) for name in names},
+            dataset=Dataset.load(dataset or task, store=registry.store),
+            evaluators=given.evaluators() or [exact],
+            baseline=names[0],
+            client=given.client(),
+            limit=limit,
+            store=registry.store,
+            progress=step,
+        )
+    out.print(screen.experiment(experiment))
+
+
+@app.command()
+def variants(task: Task) -> None:
+    """A task's variants, and every change of what is served."""
+    registry = Registry(open_store())
+    registry.store.check_task(task)
+    out.print(screen.variants(registry.variants(task), registry.history(task)))
+
+
+@app.command()
+def promote(
+    task: Task, variant: Annotated[str, typer.Argument(help="A name such as v2.")], reason: str = "by hand"
+) -> None:
+    """Let one variant serve all of a task's calls."""
+    registry = Registry(open_store())
+    registry.promote(task, variant, reason=reason)
+    out.print(f"{registry.current(task)} serves {task} now")
+
+
+@app.command()
+def doctor() -> None:
+    """Check every station of the pipeline, and say what to do where one fails."""
+    findings = diagnose()
+    out.print(screen.findings(findings))
+    if any(not finding.good for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    yes: Annotated[bool, typer.Option("--yes", help="Install what is missing without asking.")] = False,
+    seed: Annotated[int, typer.Option(help="Which draw of the data.")] = 0,
+    quick: Annotated[bool, typer.Option(help="Fewer items: a look at the screens, not at the figures.")] = False,
+    home: Annotated[Path | None, typer.Option(help="Where to keep its store and report.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Another .gguf file.")] = None,
+    port: Annotated[int | None, typer.Option(help="The OTLP receiver's port; default: a free one.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Your own base prompt, with {headline} in it.")] = None,
+) -> None:
+    """The whole loop on a real model, here and offline: about six minutes."""
+    from loopkit.cli.demo.story import run
+
+    run(seed=seed, quick=quick, home=home, install_missing=yes, console=out, model=model, port=port, prompt=prompt)
+
+
+@feedback_app.command("add")
+def feedback_add(
+    target: Annotated[str, typer.Argument(help="A span's or a response's id, trace:…, session:… or a join key.")],
+    name: Annotated[str | None, typer.Option(help="The signal's name.")] = None,
+    value: Annotated[str | None, typer.Option(help="true, false, a number, or a label.")] = None,
+    correction: str | None = None,
+    comment: str | None = None,
+    by: str | None = None,
+    key: str | None = None,
+) -> None:
+    """Say something about a call."""
+    with _recording():
+        event = say.feedback(
+            target, name, _value(value), correction=correction, comment=comment, by=by, key=key, source="reviewer"
+        )
+    out.print(f"recorded {event.id if event else 'nothing'}")
+
+
+@feedback_app.command("import")
+def feedback_import(
+    file: Annotated[Path, typer.Argument(help="JSONL: one object a line, fields as feedback()'s.")],
+) -> None:
+    """Record many statements. Nothing is written unless every line is good."""
+    rows = _rows(file)
+    for number, row in enumerate(rows, start=1):
+        try:
+            say.statement(row.get("name"), row.get("value"), **_other(row))
+        except (TypeError, InvalidInput) as error:
+            raise InvalidInput(f"{file}, line {number}: {error}") from error
+    with _recording():
+        for row in rows:
+            say.feedback(row["target"], row.get("name"), row.get("value"), **_other(row))
+    out.print(f"recorded {len(rows)} events")
+
+
+@feedback_app.command("list")
+def feedback_list(target: Annotated[str | None, typer.Argument()] = None, orphans: bool = False) -> None:
+    """The events, as they came; with --orphans those whose target isn't known yet."""
+    store = open_store()
+    out.print(screen.feedback(store, store.feedback(target), orphans=orphans))
+
+
+@feedback_app.command("retract")
+def feedback_retract(event: Annotated[str, typer.Argument(help="The event's id.")]) -> None:
+    """Take an event back."""
+    if all(known.id != event for known in open_store().feedback()):
+        raise NotFound(f"no feedback event {event!r}: see  loopkit feedback list")
+    with _recording():
+        say.retract(event)
+    out.print(f"retracted {event}")
+
+
+@dataset_app.command("create")
+def dataset_create(
+    task: Task,
+    source: Annotated[str, typer.Option("--from", help="Where from: feedback.")] = "feedback",
+    golden: float = 0.2,
+    test: float = 0.2,
+) -> None:
+    """Make a dataset from what was captured and said."""
+    out.print(screen.dataset(Dataset.create(task, source=source, golden=golden, test=test)))
+
+
+@dataset_app.command("show")
+def dataset_show(dataset: Annotated[str, typer.Argument(help="An id, or a task for its latest.")]) -> None:
+    """A dataset's report."""
+    out.print(screen.dataset(Dataset.load(dataset)))
+
+
+@rollout_app.command("start")
+def rollout_start(
+    task: Task, candidate: str = "candidate", share: float = 0.5, alpha: float = 0.05, twin: bool = False
+) -> None:
+    """Give a candidate a share of the calls."""
+    store = open_store()
+    store.check_task(task)
+    made = Rollout.start(task, candidate, share=share, alpha=alpha, twin=twin, store=store)
+    out.print(f"rollout {made.id}: {made.candidate} gets {made.share:.0%} of {task}'s calls, {made.current} the rest")
+
+
+@rollout_app.command("step")
+def rollout_step(task: Task) -> None:
+    """Look at the evidence, and promote, stop or wait accordingly."""
+    store = open_store()
+    out.print(screen.decision(_running(task, store).step(store=store)))
+
+
+@rollout_app.command("status")
+def rollout_status(task: Task) -> None:
+    """Look at the evidence; changes nothing."""
+    store = open_store()
+    out.print(screen.decision(_running(task, store).decide(store=store)))
+
+
+@rollout_app.command("stop")
+def rollout_stop(task: Task, reason: str = "stopped by hand") -> None:
+    """Take the candidate away."""
+    store = open_store()
+    _running(task, store).end(False, reason, store=store)
+    out.print(f"stopped; {Registry(store).current(task)} serves {task}")
+
+
+@store_app.command("stats")
+def store_stats() -> None:
+    """How much there is of what."""
+    store = open_store()
+    out.print(screen.stats(store))
+
+
+class _recording:  # noqa: N801  # reads as a statement: with _recording():
+    """Recording on, for what a command says; flushed and given back at the end."""
+
+    def __enter__(self) -> None:
+        _assemble.init("loopkit-cli", strict=True)
+
+    def __exit__(self, *_: object) -> None:
+        _assemble.shutdown()
+
+
+def _current(registry: Registry, task: str, given: Application) -> Variant:
+    """What serves the task; the application's own default is registered first where nothing does yet."""
+    try:
+        return registry.variant(task, "current")
+    except NotFound:
+        router = given.router(task)
+        if router is None:
+            raise
+        registry.promote(task, registry.add(task, router.default), reason="the router's default")
+        return router.default
+
+
+def _running(task: str, store: Store) -> Rollout:
+    running = Rollout.running(task, store=store)
+    if running is None:
+        raise NotFound(f"no rollout of {task!r} is running: start one with  loopkit rollout start {task}")
+    return running
+
+
+def _value(text: str | None) -> bool | float | str | None:
+    if text is None or text in ("true", "false"):
+        return None if text is None else text == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        lines = [line for line in file.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{file} can't be read: {error}") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InvalidInput(f"{file}, line {number} is no JSON: {error}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("target"), str):
+            raise InvalidInput(f"{file}, line {number} has no target: write an object with a string 'target'")
+        rows.append(row)
+    return rows
+
+
+def _other(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in ("target", "name", "value")}

@@ -1,0 +1,84 @@
+"""The application that commands work for: the module named in pyproject.toml, loopkit.toml or by --app.
+
+Importing it makes its callables, evaluators and clients known. Nothing has to be registered: commands look for
+wrapped clients, routers and evaluators among the module's names.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from loopkit.capture.stainless import package_of
+from loopkit.errors import InvalidSetting
+from loopkit.evals.scoring import Evaluator
+from loopkit.route.router import Router
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_FILES = (("loopkit.toml", ()), ("pyproject.toml", ("tool",)))
+
+
+class Application:
+    """The application's module, or nothing where none is named."""
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name or configured_name()
+        self.module: ModuleType | None = None if self.name is None else _import(self.name)
+
+    def client(self) -> Any:
+        """The first client of a known SDK among the module's names, or None."""
+        return next((value for value in self._values() if package_of(value) is not None), None)
+
+    def evaluators(self) -> list[Evaluator]:
+        """The module's evaluators."""
+        return [value for value in self._values() if isinstance(value, Evaluator)]
+
+    def router(self, task: str) -> Router | None:
+        """The module's router for a task."""
+        found = (value for value in self._values() if isinstance(value, Router) and value.task == task)
+        return next(found, None)
+
+    def _values(self) -> list[Any]:
+        return [] if self.module is None else list(vars(self.module).values())
+
+
+def configured_name(directory: Path | None = None) -> str | None:
+    """`app` in [loopkit] of loopkit.toml, or in [loopkit] or [tool.loopkit] of pyproject.toml."""
+    for file, above in _FILES:
+        path = (directory or Path.cwd()) / file
+        if not path.is_file():
+            continue
+        try:
+            table = tomllib.loads(path.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidSetting(f"{path} is not valid TOML: {error}") from error
+        nested: Any = table
+        for key in above:
+            nested = nested.get(key, {})
+        for section in (table.get("loopkit"), nested.get("loopkit")):
+            if isinstance(section, dict) and "app" in section:
+                if not isinstance(section["app"], str):
+                    raise InvalidSetting(f"app in {path} is {section['app']!r}: name a module, such as 'helpdesk.app'")
+                name: str = section["app"]
+                return name
+    return None
+
+
+def _import(name: str) -> ModuleType:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise InvalidSetting(
+            f"the application module {name!r} can't be imported ({error}): name it as in `import {name}`, "
+            "by --app or app in [loopkit] of loopkit.toml"
+        ) from error
+    finally:
+        sys.path.remove(str(Path.cwd()))

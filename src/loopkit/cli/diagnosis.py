@@ -1,0 +1,76 @@
+"""What `loopkit doctor` looks at: the installation, the settings, the store, the spools."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+
+from loopkit._version import __version__
+from loopkit.config import home_directory, settings
+from loopkit.errors import LoopkitError
+from loopkit.export.otlp import spool_directory
+from loopkit.signals.fold import fold
+from loopkit.store.sqlite import FILE, Store
+
+DISTRIBUTION = "loopkit-sdk"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One station: how it is, and what to do if it isn't well."""
+
+    station: str
+    good: bool
+    text: str
+
+
+def diagnose() -> list[Finding]:
+    """Every station, in the order of the pipeline. Changes nothing."""
+    return [_installation(), *_settings(), *_store()]
+
+
+def _installation() -> Finding:
+    """Another project on PyPI also imports as `loopkit`; both in one environment overwrite each other."""
+    others = sorted(set(packages_distributions().get("loopkit", ())) - {DISTRIBUTION})
+    if others:
+        text = f"{', '.join(others)} also installs a package named loopkit: uninstall it, then reinstall {DISTRIBUTION}"
+        return Finding("installation", False, text)
+    try:
+        where = str(distribution(DISTRIBUTION).locate_file("loopkit"))
+    except PackageNotFoundError:
+        where = "not installed, imported from a source tree"
+    return Finding("installation", True, f"{DISTRIBUTION} {__version__} on Python {sys.version.split()[0]} ({where})")
+
+
+def _settings() -> list[Finding]:
+    try:
+        made = settings("doctor")
+    except LoopkitError as error:
+        return [Finding("settings", False, str(error))]
+    found = [Finding("settings", not made.disabled, "recording is disabled" if made.disabled else "recording is on")]
+    for destination in made.destinations:
+        spool = spool_directory(made.home, destination)
+        waiting, dead = len(list(spool.glob("*.otlp"))), len(list(spool.glob("dead/*.otlp")))
+        text = f"{destination.endpoint}: {waiting} batches wait, {dead} were refused"
+        found.append(Finding("export", not dead, text + (f" (reasons in {spool / 'dead'})" if dead else "")))
+    if not made.destinations:
+        found.append(Finding("export", True, "no OTLP destination: set OTEL_EXPORTER_OTLP_ENDPOINT to have one"))
+    return found
+
+
+def _store() -> list[Finding]:
+    home = home_directory()
+    if not (home / FILE).exists():
+        return [Finding("store", True, f"no store in {home} yet: it is made by init()")]
+    try:
+        store = Store(home)
+        stats = store.stats()
+        state = fold(store.feedback(), store.resolve)
+        known = {span.id for span in store.spans()}
+    except LoopkitError as error:
+        return [Finding("store", False, str(error))]
+    waiting = sum(slot[0] not in known and not slot[0].startswith(("trace:", "session:")) for slot in state.current)
+    text = f"{home}: {stats['spans']} spans, {stats['feedback']} feedback events, {stats['bytes'] / 1e6:.1f} MB"
+    said = f"{state.events} events, {state.conflicts} conflicting copies, {waiting} wait for their target"
+    return [Finding("store", True, text), Finding("feedback", True, said)]

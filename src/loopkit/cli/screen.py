@@ -1,0 +1,240 @@
+"""Values as tables and trees on a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Group
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from loopkit.cli.diagnosis import Finding
+from loopkit.datasets.dataset import Dataset
+from loopkit.deploy.rollout import RolloutDecision
+from loopkit.deploy.trail import Trail
+from loopkit.evals.experiment import Experiment
+from loopkit.observe.look import Failure, Figures
+from loopkit.signals.fold import fold
+from loopkit.store.sqlite import Store
+from loopkit.types import Feedback, Span, Variant
+
+_WIDE = 100
+
+
+def table(*heads: str) -> Table:
+    """A calm table; heads that begin with > are right-aligned."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for head in heads:
+        made.add_column(head.lstrip(">"), justify="right" if head.startswith(">") else "left")
+    return made
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar; gives the function that moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, transient=True) as bar:
+        job = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(job, completed=done, total=total)
+
+
+def figures(rows: Sequence[Figures], by: str) -> Table:
+    """See `loopkit.figures`."""
+    made = table(by, ">calls", ">errors", ">judged", ">right", ">95 % interval", ">p50", ">p95", ">tokens in/out")
+    for row in rows:
+        right = f"{row.right:.0%}" if row.judged else "–"
+        interval = f"{row.low:.0%} to {row.high:.0%}" if row.judged else "–"
+        made.add_row(
+            row.segment, str(row.calls), str(row.errors), str(row.judged), right, interval,
+            f"{row.latency_p50:.3f} s", f"{row.latency_p95:.3f} s", f"{row.input_tokens}/{row.output_tokens}",
+        )  # fmt: skip
+    return made
+
+
+def failures(rows: Sequence[Failure]) -> Table:
+    """See `loopkit.failures`."""
+    made = table("span", "input", "answered", "expected")
+    for row in rows:
+        cells = (row.span.id[:16], short(row.span.input, 60), short(row.span.output, 30), short(row.expected, 30))
+        made.add_row(*map(escape, cells))
+    return made
+
+
+def confusion(counts: Mapping[tuple[str, str], int]) -> Table:
+    """See `loopkit.confusion`."""
+    labels = sorted({label for pair in counts for label in pair})
+    made = table("expected ↓ answered →", *(f">{label}" for label in labels))
+    for expected in labels:
+        made.add_row(expected, *(str(counts.get((expected, got), "") or "·") for got in labels))
+    return made
+
+
+def dataset(made: Dataset) -> Group:
+    """A dataset's report."""
+    report = made.report
+    lines = [f"[b]dataset {made.id}[/b] of task {escape(made.task)}: {len(made.examples)} examples"]
+    lines += [f"  {n} {name}" for name, n in report.get("splits", {}).items()]
+    lines += [f"  left out: {n} {escape(why)}" for why, n in report.get("left_out", {}).items() if n]
+    if report.get("conflicting_feedback"):
+        lines.append(
+            f"  {report['conflicting_feedback']} calls on which people disagreed: the most trusted word was taken"
+        )
+    return Group(*lines)
+
+
+def experiment(made: Experiment) -> Group:
+    """Every variant's figures, and a sentence for each comparison."""
+    rows = table("variant", "split", ">score", ">95 % interval", ">examples", ">p50", ">p95")
+    for s in made.summaries:
+        rows.add_row(
+            s.variant, s.split, f"{s.mean:.1%}", f"{s.low:.0%} to {s.high:.0%}", str(s.examples),
+            f"{s.latency_p50:.3f} s", f"{s.latency_p95:.3f} s",
+        )  # fmt: skip
+    return Group(rows, *(f"• {escape(comparison.sentence)}" for comparison in made.comparisons))
+
+
+def decision(made: RolloutDecision) -> Group:
+    """What a rollout's evidence says."""
+    colour = {"promote": "green", "stop": "red", "wait": "yellow"}[made.action]
+    return Group(
+        f"[{colour} b]{made.action}[/]: {escape(made.sentence)}",
+        f"  {made.calls} calls; a difference of {made.detectable * 100:.0f} points would probably have shown by now",
+    )
+
+
+def variants(known: Mapping[str, Variant], history: Sequence[Mapping[str, Any]]) -> Group:
+    """The registry of one task."""
+    rows = table("variant", "what", "made by")
+    for name, variant in known.items():
+        made_by = variant.provenance.get("tuner", "hand")
+        rows.add_row(name, escape(describe(variant)), str(made_by))
+    changes = table("serves", "shares", "why")
+    for entry in history:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in entry["shares"].items())
+        changes.add_row(entry["current"], shares, escape(entry["reason"]))
+    return Group(rows, "", changes)
+
+
+def describe(variant: Variant) -> str:
+    """A variant in a few words."""
+    if variant.stages:
+        stages = " then ".join(describe(stage) for stage in variant.stages)
+        return f"cascade: {stages}, at confidence {variant.threshold:.2f}"
+    if variant.callable is not None:
+        return variant.callable
+    extra = f" + {len(variant.demonstrations)} demonstrations" if variant.demonstrations else ""
+    if variant.retriever is not None:
+        extra += f" + {variant.retriever['k']} nearest"
+    return f"{variant.model}: {short(variant.prompt, 50)}{extra}"
+
+
+def findings(found: Sequence[Finding]) -> Table:
+    """The doctor's findings."""
+    made = table("", "station", "finding")
+    for finding in found:
+        made.add_row("[green]✓[/]" if finding.good else "[red]✗[/]", finding.station, escape(finding.text))
+    return made
+
+
+def feedback(store: Store, events: Sequence[Feedback], *, orphans: bool) -> Table:
+    """Events, with what their target is today."""
+    made = table("event", "target", "name", "value or correction", "source", "by")
+    for event in events:
+        resolved = store.resolve(event)
+        if orphans and _is_known(resolved):
+            continue
+        what = event.correction if event.correction is not None else event.value
+        cells = (event.id, resolved[:49], event.name, short(what, 40), event.source, event.by or "")
+        made.add_row(*map(escape, cells))
+    return made
+
+
+def stats(store: Store) -> Table:
+    """The store's counts."""
+    made = table("what", ">how much")
+    for name, count in store.stats().items():
+        made.add_row(name, f"{count:,}")
+    made.add_row("path", str(store.path))
+    return made
+
+
+def trail(made: Trail) -> Tree:
+    """A lineage as a tree."""
+    tree = Tree(_trail_line(made))
+    _grow(tree, made)
+    return tree
+
+
+def trace(store: Store, span: Span) -> Group:
+    """A trace as a tree, with this span's content and what was said."""
+    spans = store.spans(trace_id=span.trace_id)
+    said = fold(store.feedback(), store.resolve)
+    by_parent: dict[str | None, list[Span]] = {}
+    ids = {each.span_id for each in spans}
+    for each in spans:
+        by_parent.setdefault(each.parent_id if each.parent_id in ids else None, []).append(each)
+    tree = Tree(f"trace {span.trace_id}")
+
+    def grow(branch: Tree, parent: str | None) -> None:
+        for each in by_parent.get(parent, ()):
+            grow(branch.add(_span_line(each, each.id == span.id)), each.span_id)
+
+    grow(tree, None)
+    lines = [
+        f"[b]input[/b]     {escape(short(span.input, 600))}",
+        f"[b]output[/b]    {escape(short(span.output, 600))}",
+        f"[b]who[/b]       user {span.user_id or '–'}, session {span.session_id or '–'}",
+        f"[b]tags[/b]      {escape(', '.join(span.tags)) or '–'}",
+    ]
+    if span.error is not None:
+        lines.append(f"[b red]error[/]     {escape(span.error.type)}: {escape(span.error.message)}")
+    if span.model_call is not None:
+        lines += [f"[b]{m.role:9}[/b] {escape(m.text)}" for m in (*span.model_call.input, *span.model_call.output)]
+    for each in spans:
+        lines += [f"[b]feedback[/b]  {escape(_said(event))} on {escape(each.name)}" for event in said.about(each.id)]
+    return Group(tree, *lines)
+
+
+def short(value: Any, limit: int) -> str:
+    """A value on one line."""
+    if value is None:
+        return "–"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _is_known(target: str) -> bool:
+    return len(target) == 49 or target.startswith(("trace:", "session:"))
+
+
+def _said(event: Feedback) -> str:
+    what = f"→ {short(event.correction, 80)}" if event.correction is not None else f"= {event.value}"
+    comment = f" “{event.comment}”" if event.comment else ""
+    return f"{event.name} {what} ({event.source}{', ' + event.by if event.by else ''}){comment}"
+
+
+def _span_line(span: Span, here: bool) -> Text:
+    marks = {"ok": "green", "error": "red", "cancelled": "yellow"}
+    text = Text(f"{span.name} ", style="bold" if here else "")
+    text.append(f"{span.kind} ", style="cyan")
+    text.append(f"{span.status} ", style=marks[span.status])
+    text.append(f"{span.duration:.3f} s", style="dim")
+    if span.variant is not None:
+        text.append(f"  {span.variant} at {span.propensity}", style="magenta")
+    return text
+
+
+def _grow(tree: Tree, made: Trail) -> None:
+    for child in made.leads_to:
+        _grow(tree.add(_trail_line(child)), child)
+
+
+def _trail_line(made: Trail) -> str:
+    return f"[b]{made.kind}[/b] {escape(made.id)}  {escape(short(made.text, _WIDE))}"
