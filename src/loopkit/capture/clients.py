@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
+from loopkit._plugins import named
 from loopkit.capture.chain import Interceptor
 from loopkit.capture.stainless import ENDPOINTS, hook, is_wrapped, package_of, unhook
 from loopkit.errors import InvalidInput, UnsupportedClient
@@ -12,11 +13,12 @@ from loopkit.errors import InvalidInput, UnsupportedClient
 Client = TypeVar("Client")
 
 
-def wrap(client: Client, *, guard: Interceptor | None = None, interceptors: Iterable[Interceptor] = ()) -> Client:
+def wrap(client: Client, *, guard: Interceptor | None = None, interceptors: Iterable[Interceptor | str] = ()) -> Client:
     """Record every model call that goes through this client; gives back the same object.
 
     Sync and async clients, streams, raw responses, parsed ones and stream helpers are each recorded exactly
-    once, and copies made by `with_options()` too. Wrapping twice changes nothing.
+    once, and copies made by `with_options()` too. Wrapping twice changes nothing. An interceptor may be named: an
+    installed package's plugin (entry points `loopkit.interceptors`).
 
         client = loopkit.wrap(OpenAI())
         client = loopkit.wrap(OpenAI(), guard=loopkit.Guard(input=[checks.pii()]))
@@ -28,7 +30,8 @@ def wrap(client: Client, *, guard: Interceptor | None = None, interceptors: Iter
             f"wrap() got a {kind.__module__}.{kind.__qualname__}; it knows the clients of: {', '.join(ENDPOINTS)}. "
             "Decorate the function that calls it with @loopkit.trace instead"
         )
-    chain = tuple(interceptors) if guard is None else (guard, *interceptors)
+    plugins = [named("interceptors", i, {})() if isinstance(i, str) else i for i in interceptors]
+    chain = tuple(plugins) if guard is None else (guard, *plugins)
     check_interceptors(chain)
     if not is_wrapped(client):
         hook(client, package, chain)

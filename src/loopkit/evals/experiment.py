@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loopkit._json import canonical, to_dict
+from loopkit._plugins import named
 from loopkit.capture.decorator import live_span, span
 from loopkit.datasets.dataset import Dataset
 from loopkit.errors import InvalidInput
-from loopkit.evals.scoring import Evaluator, exact
+from loopkit.evals.scoring import EVALUATORS, Evaluator, exact
 from loopkit.route.answer import Kitchen, check_variant
 from loopkit.statistics.paired import PairedResult, holm, paired_difference, quantile, wilson
 from loopkit.store.locate import open_store
@@ -119,7 +120,7 @@ def evaluate(
     *,
     dataset: Dataset | None = None,
     splits: Sequence[str] = ("test", "golden"),
-    evaluators: Sequence[Evaluator] = (exact,),
+    evaluators: Sequence[Evaluator | str] = (exact,),
     baseline: str = "current",
     client: Any = None,
     limit: int | None = None,
@@ -131,7 +132,8 @@ def evaluate(
 
     Pairs are compared within examples, clustered by their group, and the p-values and intervals are corrected
     for the number of comparisons (Holm; Bonferroni). At most `limit` examples are taken, a seeded draw. A variant
-    that fails on an example scores 0 there. Raises `InvalidInput` before anything runs.
+    that fails on an example scores 0 there. An evaluator may be named: one that ships, or an installed package's
+    (entry points `loopkit.evaluators`). Raises `InvalidInput` before anything runs.
     """
     store = store or open_store()
     data = dataset or Dataset.load(task, store=store)
@@ -140,16 +142,17 @@ def evaluate(
         raise InvalidInput(f"the baseline {baseline!r} is not among the variants: {', '.join(variants)}")
     if not evaluators:
         raise InvalidInput("evaluate() has no evaluators: give at least one, such as evaluators.exact")
+    scorers = [named("evaluators", e, EVALUATORS) if isinstance(e, str) else e for e in evaluators]
     for variant in variants.values():
         check_variant(variant)
     kitchen = Kitchen(client, lambda id: Dataset.load(id, store=store).split("train"))
     rows, total = [], len(variants) * len(examples)
     for name, variant in variants.items():
         for example in examples:
-            rows.append(_run(kitchen, name, variant, example, evaluators))
+            rows.append(_run(kitchen, name, variant, example, scorers))
             if progress is not None:
                 progress(len(rows), total)
-    made = _experiment(task, data, baseline, rows, examples, evaluators, alpha)
+    made = _experiment(task, data, baseline, rows, examples, scorers, alpha)
     store.put(_KIND, made.id, to_dict(made), task=task)
     return made
 

@@ -27,9 +27,13 @@ class Trip:
 class Check(Protocol):
     """One question about one text. Provisional until a check that streams stands behind it."""
 
-    name: str
-    on_error: Literal["open", "closed"]
-    """What a failure of the check itself means: let the text pass, or stop it."""
+    @property
+    def name(self) -> str:
+        """Stands on verdicts, spans and feedback."""
+
+    @property
+    def on_error(self) -> Literal["open", "closed"]:
+        """What a failure of the check itself means: let the text pass, or stop it."""
 
     def check(self, text: str) -> Trip | None:
         """What was found, or None."""

@@ -21,27 +21,22 @@ _GRID = 200
 
 
 class Wealth:
-    """The bettor's wealth against "the mean of these observations is at most 0", observations at least `-lowest`."""
+    """The bettor's wealth against "the mean of these observations is at most 0"."""
 
-    __slots__ = ("_logs", "_scale", "best")
+    __slots__ = ("_logs", "best")
 
-    def __init__(self, lowest: float) -> None:
-        self._scale = 1 / lowest
+    def __init__(self) -> None:
         self._logs = [0.0] * len(_BETS)
         self.best = 0.0
         """The largest log wealth so far: once the bound was passed, it stays passed."""
 
-    def observe(self, value: float) -> None:
-        """Bet on one observation."""
-        step = value * self._scale
+    def observe(self, value: float, lowest: float) -> None:
+        """Bet on one observation, which was known beforehand to be at least `-lowest`."""
+        step = value / lowest
         self._logs = [log + math.log1p(bet * step) for log, bet in zip(self._logs, _BETS, strict=True)]
-        self.best = max(self.best, self.log)
-
-    @property
-    def log(self) -> float:
-        """The natural logarithm of the mixture's wealth now."""
         top = max(self._logs)
-        return top + math.log(sum(math.exp(log - top) for log in self._logs) / len(_BETS))
+        now = top + math.log(sum(math.exp(log - top) for log in self._logs) / len(_BETS))
+        self.best = max(self.best, now)
 
     def p_value(self) -> float:
         """Valid at every look."""
@@ -83,30 +78,29 @@ def compare_arms(exposures: Sequence[Exposure], *, alpha: float = 0.05, margin: 
     `c` is the mean of the outcomes before it, which takes out most of the noise and, since it doesn't know the
     coming arm, none of the signal. `margin` is how much worse counts as no worse (for cheaper candidates).
     """
-    observations, lowest = _observations(exposures)
-    better, worse = Wealth(lowest), Wealth(lowest)
-    for value in observations:
-        better.observe(value + margin)
-        worse.observe(-value)
+    observations = _observations(exposures)
+    better, worse = Wealth(), Wealth()
+    for each in observations:
+        better.observe(each.value + margin, each.lowest)
+        worse.observe(-each.value, each.highest)
     n = len(observations)
-    mean = math.fsum(observations) / n if n else 0.0
-    low, high = _sequence(observations, lowest, alpha)
+    low, high = _sequence(observations, alpha)
     return ArmsResult(
-        difference=mean,
+        difference=math.fsum(each.value for each in observations) / n if n else 0.0,
         low=low,
         high=high,
         p_better=better.p_value(),
         p_worse=worse.p_value(),
         exposures=n,
-        more=_more(observations, lowest, margin, alpha, better),
+        more=_more(observations, margin, alpha, better),
     )
 
 
 def exceeds(outcomes: Sequence[bool], limit: float) -> float:
     """Anytime-valid p-value against "this happens at most `limit` of the time"."""
-    wealth = Wealth(limit)
+    wealth = Wealth()
     for outcome in outcomes:
-        wealth.observe(float(outcome) - limit)
+        wealth.observe(float(outcome) - limit, limit)
     return wealth.p_value()
 
 
@@ -130,41 +124,54 @@ def detectable_difference(n: int, *, rate: float, share: float = 0.5, alpha: flo
     return _least(reaches, 0.0, 1.0)
 
 
-def _observations(exposures: Sequence[Exposure]) -> tuple[list[float], float]:
-    """The unbiased observations, and how low one can be at all."""
+@dataclass(frozen=True, slots=True)
+class _Observation:
+    """One unbiased observation of the difference, and how far down and up it could have been, known beforehand."""
+
+    value: float
+    lowest: float
+    highest: float
+
+
+def _observations(exposures: Sequence[Exposure]) -> list[_Observation]:
     observations = []
     total, count = 0.5, 1.0
-    lowest = 1.0
     for exposure in exposures:
         share = exposure.propensity
         if not 0 < share < 1:
             raise InvalidInput(f"a propensity is {share!r}: arms can only be compared where both could be chosen")
         if not 0 <= exposure.outcome <= 1:
             raise InvalidInput(f"an outcome is {exposure.outcome!r}: scale outcomes to between 0 and 1")
+        centre = total / count
         weight = 1 / share if exposure.treated else -1 / (1 - share)
-        observations.append(weight * (exposure.outcome - total / count))
-        lowest = max(lowest, 1 / share, 1 / (1 - share))
+        observations.append(
+            _Observation(
+                value=weight * (exposure.outcome - centre),
+                lowest=max(centre / share, (1 - centre) / (1 - share)),
+                highest=max((1 - centre) / share, centre / (1 - share)),
+            )
+        )
         total, count = total + exposure.outcome, count + 1
-    return observations, lowest
+    return observations
 
 
-def _sequence(observations: Sequence[float], lowest: float, alpha: float) -> tuple[float, float]:
+def _sequence(observations: Sequence[_Observation], alpha: float) -> tuple[float, float]:
     """The differences that can't be ruled out: where neither bettor has ever reached 2/alpha."""
     threshold = math.log(2 / alpha)
 
     def not_above(null: float) -> bool:
-        wealth = Wealth(lowest + 1)
-        for value in observations:
-            wealth.observe(value - null)
+        wealth = Wealth()
+        for each in observations:
+            wealth.observe(each.value - null, each.lowest + null)
         return wealth.best < threshold
 
     def not_below(null: float) -> bool:
-        wealth = Wealth(lowest + 1)
-        for value in observations:
-            wealth.observe(null - value)
+        wealth = Wealth()
+        for each in observations:
+            wealth.observe(null - each.value, each.highest - null)
         return wealth.best < threshold
 
-    return _least(not_above, -1.0, 1.0), -_least(lambda flipped: not_below(-flipped), -1.0, 1.0)
+    return _least(not_above, -0.999, 1.0), -_least(lambda flipped: not_below(-flipped), -0.999, 1.0)
 
 
 def _least(holds: Callable[[float], bool], low: float, high: float) -> float:
@@ -179,19 +186,19 @@ def _least(holds: Callable[[float], bool], low: float, high: float) -> float:
     return high
 
 
-def _more(observations: Sequence[float], lowest: float, margin: float, alpha: float, better: Wealth) -> int | None:
-    """Exposures still to come, by the growth of the wealth so far."""
+def _more(observations: Sequence[_Observation], margin: float, alpha: float, better: Wealth) -> int | None:
+    """Exposures still to come, by the growth of the best bet on the observations so far."""
     n = len(observations)
     missing = math.log(1 / alpha) - better.best
     if missing <= 0:
         return 0
     if n < 2:
         return None
-    mean = math.fsum(observations) / n + margin
-    variance = math.fsum((value + margin) ** 2 for value in observations) / n
+    mean = math.fsum(each.value for each in observations) / n + margin
+    variance = math.fsum((each.value + margin) ** 2 for each in observations) / n
     if mean <= 0 or variance == 0:
         return None
-    bet = min(mean / variance, 0.9 / lowest)
+    bet = min(mean / variance, _BETS[-1] / max(each.lowest for each in observations))
     growth = bet * mean - bet * bet * variance / 2
     needed = math.ceil(missing / growth) if growth > 0 else None
     return needed if needed is not None and needed <= 100_000 else None

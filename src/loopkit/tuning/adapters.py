@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import entry_points
 from typing import Any, Protocol
 
+from loopkit._plugins import named
 from loopkit.datasets.dataset import Dataset
-from loopkit.errors import InvalidInput, NotFound
+from loopkit.errors import InvalidInput
 from loopkit.prompts.nearest import NearestIndex, text_of
 from loopkit.route.answer import Kitchen, check_variant
 from loopkit.route.vote import CALLABLE as VOTE
 from loopkit.route.vote import vote as cast_vote
 from loopkit.types import Example, Variant
-
-GROUP = "loopkit.tuners"
-"""The entry-point group in which other packages offer their tuners."""
 
 
 class Tuner(Protocol):
@@ -160,16 +157,12 @@ def leave_one_out(examples: Sequence[Example], k: int, fields: Sequence[str]) ->
 
 
 def _named(name: str, options: Mapping[str, Any]) -> Tuner:
-    make = TUNERS.get(name)
-    if make is None:
-        offered = {entry.name: entry for entry in entry_points(group=GROUP)}
-        if name not in offered:
-            raise NotFound(f"the tuner {name!r} is unknown; known: {', '.join(sorted({*TUNERS, *offered}))}")
-        make = offered[name].load()
+    make = named("tuners", name, TUNERS)
     try:
-        return make(**options)
+        tuner: Tuner = make(**options)
     except TypeError as error:
         raise InvalidInput(f"the tuner {name!r} doesn't take these options: {error}") from error
+    return tuner
 
 
 def _known(dataset: Dataset) -> list[Example]:

