@@ -17,6 +17,7 @@ import groq
 import httpx
 import httpx2
 import openai
+from groq.types.chat import ChatCompletion as GroqChatCompletion
 
 _HERE = Path(__file__).parent
 QUESTION = "How are you?"
@@ -58,7 +59,9 @@ class Row:
         """The recorded answer to a request: whole, or as server-sent events."""
         if json.loads(request.content).get("stream"):
             return self.events(self.recorded["stream"])
-        return self.library.Response(200, json=self.recorded["body"])
+        body = json.dumps(self.recorded["body"]).encode()
+        headers = {"content-type": "application/json"}
+        return self.library.Response(200, headers=headers, stream=_Body([body], self.library, broken=False))
 
     def events(self, events: list[Any], *, broken: bool = False) -> Any:
         """A stream of server-sent events; a broken one ends in a transport error."""
@@ -138,7 +141,7 @@ ROWS = (
         endpoint=lambda client: client.chat.completions,
         arguments={"model": "gpt-4.1", "messages": _MESSAGES, "temperature": 0.5},
         error_class=groq.BadRequestError,
-        response_model=groq.types.chat.ChatCompletion,
+        response_model=GroqChatCompletion,
     ),
     Row(
         name="anthropic messages",
@@ -149,7 +152,7 @@ ROWS = (
         bodies="anthropic/messages.json",
         endpoint=lambda client: client.messages,
         arguments={
-            "model": "claude-sonnet-4-5",
+            "model": "claude-test-1",
             "max_tokens": 100,
             "system": "Be brief.",
             "messages": [{"role": "user", "content": QUESTION}],
@@ -157,7 +160,7 @@ ROWS = (
         error_class=anthropic.BadRequestError,
         response_model=anthropic.types.Message,
         helper=lambda client: client.messages.stream(
-            model="claude-sonnet-4-5", max_tokens=100, messages=[{"role": "user", "content": QUESTION}]
+            model="claude-test-1", max_tokens=100, messages=[{"role": "user", "content": QUESTION}]
         ),
     ),
 )

@@ -234,6 +234,7 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
         input_tokens=usage.get("prompt_tokens"),
         output_tokens=usage.get("completion_tokens"),
         cache_read_tokens=prompt.get("cached_tokens"),
+        cache_write_tokens=prompt.get("cache_write_tokens"),
         reasoning_tokens=completion.get("reasoning_tokens"),
     )
 

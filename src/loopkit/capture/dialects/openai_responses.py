@@ -177,10 +177,12 @@ def _content_part(piece: Mapping[str, Any]) -> Part:
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
+    given = usage.get("input_tokens_details") or {}
     return Usage(
         input_tokens=usage.get("input_tokens"),
         output_tokens=usage.get("output_tokens"),
-        cache_read_tokens=(usage.get("input_tokens_details") or {}).get("cached_tokens"),
+        cache_read_tokens=given.get("cached_tokens"),
+        cache_write_tokens=given.get("cache_write_tokens"),
         reasoning_tokens=(usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
     )
 
