@@ -169,7 +169,8 @@ def _hook_multiprocessing() -> None:
 
 
 def _finalize_in_child() -> None:
-    if "multiprocessing.util" in sys.modules:
-        from multiprocessing.util import Finalize
-
-        Finalize(None, _at_exit, exitpriority=10)
+    recorder = slot.recorder
+    util = sys.modules.get("multiprocessing.util")
+    if recorder is not None and util is not None:
+        # Not a Finalize at once: a child of multiprocessing clears its finalizers first, then runs these.
+        util.register_after_fork(recorder, lambda _: util.Finalize(None, _at_exit, exitpriority=10))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any, TypeVar
 
-from loopkit.wire.messages import dumps
 
 Noun = TypeVar("Noun")
 
@@ -28,10 +28,14 @@ def to_json(noun: Any) -> str:
 
 
 def canonical(value: Any) -> str:
-    """JSON text with sorted keys."""
-    import json
+    """JSON text with sorted keys, fit for UTF-8: a lone surrogate becomes a question mark."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=str)
+    return utf8(text)
 
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=str)
+
+def utf8(text: str) -> str:
+    """The text with what UTF-8 can't say replaced."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def from_dict(cls: type[Noun], data: Any) -> Noun:
@@ -68,6 +72,3 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
-
-
-__all__ = ["canonical", "dumps", "from_dict", "from_json", "to_dict", "to_json"]

@@ -41,9 +41,9 @@ def to_span(live: LiveSpan, settings: Settings) -> Span:
         propensity=live.propensity,
         user_id=around.user_id,
         session_id=around.session_id,
-        tags=around.tags,
+        tags=content.tags,
         metadata=content.metadata,
-        attributes=live.attributes,
+        attributes=content.attributes,
         sampling_probability=live.sampling_probability,
         content_status=content.status,
     )
@@ -63,6 +63,8 @@ class _Content:
         self.output: Any = None
         self.model_call: ModelCall | None = None
         self.metadata: Mapping[str, Any] = (live.ambient or NOTHING).metadata
+        self.tags = (live.ambient or NOTHING).tags
+        self.attributes: Mapping[str, Any] = live.attributes
         self.error = None if live.error is None else SpanError(type=type(live.error).__name__)
         keep = settings.content != "off"
         try:
@@ -73,11 +75,13 @@ class _Content:
             _host.warn_once("redaction", f"a span's content was dropped, since it could not be redacted: {error!r}")
             self.status = "failed"
             self.input = self.output = None
-            self.metadata = {}
+            self.metadata, self.tags, self.attributes = {}, (), {}
             self.model_call = live.exchange.model_call(None, None) if live.exchange else None
 
     def _fill(self, live: LiveSpan, redact: Redactor, keep: bool) -> None:
         self.metadata = redact_value(self.metadata, redact)
+        self.tags = tuple(map(redact, self.tags))
+        self.attributes = redact_value(self.attributes, redact)
         if keep:
             self.input = _load(live.input, redact)
             self.output = _load(live.output, redact)

@@ -167,9 +167,12 @@ class Worker:
                     if held[0].spans or held[0].feedback:
                         sink.accept(held[0])
                         self.written += len(held[0].spans) + len(held[0].feedback)
-                except Exception as error:  # noqa: BLE001  # a sink's fault must not cost the other sinks their data
+                except OSError as error:  # the disk's fault: it may pass
                     self._hold(held, error)
                     break
+                except Exception as error:  # noqa: BLE001  # this batch's fault: it would fail for ever
+                    self.dropped += len(held[0].spans) + len(held[0].feedback)
+                    _host.report("a sink", error)
                 held.popleft()
 
     def _hold(self, held: deque[Batch], error: Exception) -> None:

@@ -111,9 +111,9 @@ def _identity(event: Feedback) -> str:
     return f"id {event.id}" if event.key is None else f"key {event.key}"
 
 
-def _precedence(event: Feedback) -> tuple[int, str]:
-    """Of copies the one that arrived first, then the one with the least content hash."""
-    return event.arrived_at, _content_hash(event)
+def _precedence(event: Feedback) -> tuple[int, str, int, str]:
+    """Of copies the one that arrived first, then the one with the least content hash; the rest makes it total."""
+    return event.arrived_at, _content_hash(event), event.at, event.id
 
 
 def _order(event: Feedback) -> tuple[int, str]:
@@ -122,10 +122,10 @@ def _order(event: Feedback) -> tuple[int, str]:
 
 
 def _content_hash(event: Feedback) -> str:
-    """Of what the event says; when it arrived and under which id is not part of that."""
+    """Of what the event says: when it was sent, when it arrived and under which id are not part of that."""
     from dataclasses import replace
 
-    bare = replace(event, arrived_at=0, id="" if event.key is not None else event.id)
+    bare = replace(event, at=0, arrived_at=0, id="")
     return hashlib.sha256(to_json(bare).encode("utf-8", "replace")).hexdigest()
 
 

@@ -13,7 +13,12 @@ _TINY = 1e-300
 
 def t_cdf(t: float, df: float) -> float:
     """P(T <= t) with `df` degrees of freedom."""
-    tail = 0.5 * _beta(df / (df + t * t), df / 2, 0.5)
+    square = t * t
+    # of the two forms of the same integral, the one whose argument isn't rounded away near 1
+    if square < df:
+        tail = 0.5 * (1 - _beta(square / (df + square), 0.5, df / 2))
+    else:
+        tail = 0.5 * _beta(df / (df + square), df / 2, 0.5)
     return 1 - tail if t > 0 else tail
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from loopkit._json import canonical, from_json, to_json
+from loopkit._json import canonical, from_json, to_json, utf8
 from loopkit.errors import NotFound, StoreUnusable
 from loopkit.store.schema import migrate
 from loopkit.types import Feedback, Span
@@ -50,7 +50,7 @@ class Store:
                 connection.execute("INSERT INTO batch (data) VALUES (?)", (data,))
             connection.executemany(
                 "INSERT OR IGNORE INTO feedback (id, target, name, at, arrived_at, body) VALUES (?, ?, ?, ?, ?, ?)",
-                [(e.id, e.target, e.name, e.at, e.arrived_at, to_json(e)) for e in feedback],
+                [(utf8(e.id), utf8(e.target), utf8(e.name), e.at, e.arrived_at, to_json(e)) for e in feedback],
             )
 
     def put(self, kind: str, id: str, body: Any, *, task: str | None = None) -> None:

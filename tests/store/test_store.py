@@ -1,0 +1,137 @@
+"""The local store: what was written is found, by anybody, and what is wrong with it is one sentence."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import loopkit
+from loopkit.errors import NotFound, StoreUnusable
+from loopkit.store.sqlite import FILE, Store
+from loopkit.testing import MemorySink
+from loopkit.types import Span
+from loopkit.wire.encode import encode_request, encode_resource, encode_span
+
+
+def batch(*numbers: int) -> bytes:
+    spans = [
+        Span(
+            trace_id=f"{number:032x}", span_id=f"{number:016x}", name=f"call {number}", started_at=number * 10,
+            ended_at=number * 10 + 5, task="t", session_id=f"s{number % 2}", tags=(f"even:{number % 2 == 0}",),
+        )
+        for number in numbers
+    ]  # fmt: skip
+    encoded = [encode_span(span).bytes_with(content=True, local=True) for span in spans]
+    return encode_request(encode_resource({"service.name": "svc"}), "loopkit", "1", encoded)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def test_spans_are_found_by_what_they_are(store: Store) -> None:
+    store.append(batch(1, 2, 3, 4), [])
+    assert [span.name for span in store.spans(task="t")] == ["call 1", "call 2", "call 3", "call 4"]
+    assert [span.name for span in store.spans(session_id="s1", newest=1)] == ["call 3"]
+    assert [span.name for span in store.spans(tag="even:True")] == ["call 2", "call 4"]
+    assert [span.name for span in store.spans(since=30)] == ["call 3", "call 4"]
+    assert store.spans(task="other") == []
+    assert store.spans(task="t")[0].service == "svc"
+
+
+def test_a_batch_that_comes_twice_is_kept_once(store: Store) -> None:
+    store.append(batch(1, 2), [])
+    store.append(batch(1, 2), [])
+    assert store.stats()["spans"] == 2
+
+
+def test_a_span_is_found_by_the_beginning_of_its_id(store: Store) -> None:
+    store.append(batch(1, 0xABC), [])
+    whole = f"{0xABC:032x}-{0xABC:016x}"
+    assert store.span(whole).name == "call 2748"
+    with pytest.raises(NotFound, match="more than one span begins with '0000'"):
+        store.span("0000")
+    with pytest.raises(NotFound, match="no span begins with 'f'"):
+        store.span("f")
+
+
+def test_many_threads_and_connections_write_at_once(store: Store) -> None:
+    def write(number: int) -> None:
+        Store(store.directory).append(batch(*range(number * 10 + 1, number * 10 + 11)), [])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(40)))
+    assert store.stats()["spans"] == 400
+
+
+def test_documents_are_appended_never_overwritten(store: Store) -> None:
+    store.put("dataset", "d1", {"n": 1}, task="t")
+    store.put("dataset", "d1", {"n": 2}, task="t")
+    store.put("variant", "v1", {"n": 3}, task="t")
+    assert store.documents("dataset", id="d1") == [{"n": 1}, {"n": 2}]
+    assert store.documents("variant", task="t") == [{"n": 3}]
+
+
+def test_unknown_tasks_are_refused_with_the_known_ones(store: Store) -> None:
+    store.append(batch(1), [])
+    with pytest.raises(NotFound, match="the task 'x' is unknown in .*; known: 't'"):
+        store.check_task("x")
+
+
+def test_only_the_owner_can_read_it_and_version_control_leaves_it_alone(store: Store) -> None:
+    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(store.directory.stat().st_mode) == 0o700
+    assert (store.directory / ".gitignore").read_text() == "*\n"
+
+
+def test_a_broken_file_is_one_sentence_and_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"this is no database, but somebody's notes" * 100)
+    with pytest.raises(StoreUnusable, match=r"is no loopkit store, or is damaged .*: move the file away"):
+        Store(tmp_path)
+    with pytest.raises(StoreUnusable):
+        loopkit.init("svc", store=tmp_path)
+    assert (tmp_path / FILE).read_bytes().startswith(b"this is no database")
+
+
+def test_a_store_of_a_newer_version_is_left_alone(store: Store) -> None:
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreUnusable, match="written by a newer loopkit"):
+        Store(store.directory)
+
+
+def test_where_there_is_no_store_the_desk_says_so(clean_environment: Path) -> None:
+    with pytest.raises(NotFound, match="no store in .*LOOPKIT_HOME"):
+        loopkit.open_store()
+    assert not clean_environment.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_directory_means_memory_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tmp_path.chmod(0o500)
+    loopkit.init("svc", store=tmp_path / "store")
+    with loopkit.span("works"):
+        pass
+    assert loopkit.flush() is False
+    assert "only in memory" in caplog.text
+
+
+def test_a_place_that_cant_be_a_directory_means_memory_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    loopkit.init("svc", store=tmp_path / "file" / "store")
+    with loopkit.span("works"):
+        pass
+    assert loopkit.flush() is False
+    assert "only in memory" in caplog.text
+
+
+def test_reading_in_the_recording_process_flushes_first(stored: MemorySink) -> None:
+    with loopkit.span("just now", task="t"):
+        pass
+    assert [span.name for span in loopkit.open_store().spans()] == ["just now"]
