@@ -11,6 +11,8 @@ import pytest
 
 import loopkit
 from loopkit import _host
+from loopkit.cli.demo.machinery import model_path, model_server
+from loopkit.errors import MissingExtra
 from loopkit.testing import MemorySink, recording
 
 _VARIABLES = ("LOOPKIT_HOME", "LOOPKIT_DISABLED")
@@ -55,3 +57,14 @@ def stored() -> Iterator[MemorySink]:
     """Recording into memory and into a store that `open_store()` finds."""
     with recording(store=True) as sink:
         yield sink
+
+
+@pytest.fixture(scope="session")
+def model_url() -> Iterator[str]:
+    """The embedded model behind an OpenAI-compatible address, once a session; skipped where it isn't installed."""
+    try:
+        path = model_path()
+    except MissingExtra as missing:
+        pytest.skip(str(missing))
+    with model_server(path) as url:
+        yield url

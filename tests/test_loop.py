@@ -127,7 +127,8 @@ def test_once_round(desk: Any, client: OpenAI) -> None:
 
 
 def test_a_worse_candidate_is_stopped(desk: Any) -> None:
-    registry = loopkit.Registry(loopkit.open_store() if desk(0) else loopkit.open_store())
+    desk(0)
+    registry = loopkit.Registry(loopkit.open_store())
     good = Variant(callable=f"{__name__}:always_right")
     registry.promote(TASK, registry.add(TASK, good), reason="first")
     rollout = loopkit.Rollout.start(TASK, registry.add(TASK, BASE))

@@ -38,7 +38,8 @@ client = loopkit.wrap(
 with recording(store=True):
     variant = loopkit.Variant(model="m", prompt="{q}")
     for number in range(12):
-        with loopkit.context(user_id=f"u{number}"), loopkit.span("ask", task="ask", input={"q": f"word{number} again"}) as s:
+        inputs = {"q": f"word{number} again"}
+        with loopkit.context(user_id=f"u{number}"), loopkit.span("ask", task="ask", input=inputs) as s:
             s.set(output="no")
         loopkit.feedback(s.id, correction="yes please")
     dataset = loopkit.Dataset.create("ask")

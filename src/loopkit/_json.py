@@ -6,7 +6,6 @@ import dataclasses
 import json
 from typing import Any, TypeVar
 
-
 Noun = TypeVar("Noun")
 
 _adapters: dict[type[Any], Any] = {}

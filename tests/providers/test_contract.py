@@ -113,7 +113,7 @@ def test_a_stream_that_breaks_is_an_error_with_what_came(row: Row, colour: str, 
         broken = row.events(row.recorded["stream"][:-2], broken=True)
         client = loopkit.wrap(row.make(colour, lambda request: broken))
         stream = await value(row.endpoint(client).create(stream=True, **row.arguments))
-        with pytest.raises(Exception, match="onnection|reset"):
+        with pytest.raises(Exception, match=r"onnection|reset"):
             await collect(stream)
 
     asyncio.run(run())

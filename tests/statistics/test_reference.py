@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from itertools import pairwise
 
 import pytest
 import scipy.stats
@@ -113,7 +114,7 @@ def test_holm_is_monotone_and_between_the_raw_and_bonferroni(p_values: list[floa
     for raw, p in zip(p_values, adjusted, strict=True):
         assert raw <= p <= min(1.0, raw * len(p_values)) + 1e-12
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    assert all(adjusted[a] <= adjusted[b] + 1e-12 for a, b in zip(order, order[1:], strict=False))
+    assert all(adjusted[a] <= adjusted[b] + 1e-12 for a, b in pairwise(order))
 
 
 @given(st.integers(1, 200), st.data())

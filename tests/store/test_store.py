@@ -80,7 +80,7 @@ def test_documents_are_appended_never_overwritten(store: Store) -> None:
 
 def test_unknown_tasks_are_refused_with_the_known_ones(store: Store) -> None:
     store.append(batch(1), [])
-    with pytest.raises(NotFound, match="the task 'x' is unknown in .*; known: 't'"):
+    with pytest.raises(NotFound, match=r"the task 'x' is unknown in .*; known: 't'"):
         store.check_task("x")
 
 
@@ -107,7 +107,7 @@ def test_a_store_of_a_newer_version_is_left_alone(store: Store) -> None:
 
 
 def test_where_there_is_no_store_the_desk_says_so(clean_environment: Path) -> None:
-    with pytest.raises(NotFound, match="no store in .*LOOPKIT_HOME"):
+    with pytest.raises(NotFound, match=r"no store in .*LOOPKIT_HOME"):
         loopkit.open_store()
     assert not clean_environment.exists()
 

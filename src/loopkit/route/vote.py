@@ -12,16 +12,17 @@ from loopkit.types import Example
 CALLABLE = "loopkit.route.vote:vote"
 
 
-def vote(*, nearest: Sequence[tuple[Example, float]], **_: Any) -> Answer:
+def vote(*, nearest: Sequence[tuple[Example, float]], otherwise: str = "", **_: Any) -> Answer:
     """The expected output with the most similarity behind it; its confidence is its lead over the second.
 
-    The lead is a share of all similarity that was cast: 1 where all agree, 0 at a tie or where nothing is near.
+    The lead is a share of all similarity that was cast: 1 where all agree, 0 at a tie. Where nothing is near the
+    answer is `otherwise`, with confidence 0.
     """
     cast: dict[str, float] = defaultdict(float)
     for example, similarity in nearest:
         cast[str(example.expected)] += similarity
     if not cast:
-        return Answer("", 0.0)
+        return Answer(otherwise, 0.0)
     ranked = sorted(cast.items(), key=lambda item: (-item[1], item[0]))
     second = ranked[1][1] if len(ranked) > 1 else 0.0
     total = sum(cast.values())

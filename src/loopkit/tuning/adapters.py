@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -60,7 +60,10 @@ class Nearest:
 
 
 class Vote:
-    """No model: the nearest training examples vote. `k` is the best of a few by leaving one out."""
+    """No model: the nearest training examples vote. `k` is the best of a few by leaving one out.
+
+    Where no example is near, the commonest output is the answer.
+    """
 
     def __init__(self, ks: Sequence[int] = (3, 5, 9, 15), fields: Sequence[str] = ()) -> None:
         self.ks = tuple(_positive("k", k) for k in ks)
@@ -71,7 +74,12 @@ class Vote:
         examples = _known(dataset)
         right = {k: sum(hit for hit, _ in leave_one_out(examples, k, self.fields)) for k in self.ks}
         best = max(self.ks, key=lambda k: (right[k], -k))
-        return Variant(callable=VOTE, retriever=_retriever(dataset, best, self.fields))
+        commonest = Counter(str(example.expected) for example in examples).most_common(1)[0][0]
+        return Variant(
+            callable=VOTE,
+            parameters={"otherwise": commonest},
+            retriever=_retriever(dataset, best, self.fields),
+        )
 
 
 class Cascade:

@@ -26,8 +26,6 @@ INPUT_MESSAGES = "gen_ai.input.messages"  # content: JSON list of messages
 OUTPUT_MESSAGES = "gen_ai.output.messages"  # content: JSON list of messages, each with its finish_reason
 TOOL_DEFINITIONS = "gen_ai.tool.definitions"  # content: JSON list
 TOOL_NAME = "gen_ai.tool.name"  # of a tool span
-TOOL_ARGUMENTS = "gen_ai.tool.call.arguments"  # content: JSON
-TOOL_RESULT = "gen_ai.tool.call.result"  # content: JSON
 AGENT_NAME = "gen_ai.agent.name"  # of an agent span
 WORKFLOW_NAME = "gen_ai.workflow.name"  # of a task span
 DATA_SOURCE = "gen_ai.data_source.id"  # of a retrieval span
@@ -64,14 +62,6 @@ GUARD_OUTCOME = "loopkit.guardrail.outcome"  # allow, flag, redact, block, error
 GUARD_REASON = "loopkit.guardrail.reason"  # why
 NATIVE_REQUEST = "loopkit.request.body"  # local store only: the provider-native request, JSON
 PARAMETERS = "loopkit.request.parameters"  # parameters that have no gen_ai.request name, JSON
-FEEDBACK_NAME = "gen_ai.evaluation.name"  # on a feedback span: the signal
-FEEDBACK_VALUE = "gen_ai.evaluation.score.value"  # on a feedback span: its number
-FEEDBACK_LABEL = "gen_ai.evaluation.score.label"  # on a feedback span: its label or text
-FEEDBACK_EXPLANATION = "gen_ai.evaluation.explanation"  # content: the comment
-FEEDBACK_ID = "loopkit.feedback.id"  # the event's id
-FEEDBACK_SOURCE = "loopkit.feedback.source"  # user, reviewer, code, judge, guardrail, system
-FEEDBACK_KIND = "loopkit.feedback.kind"  # explicit, implicit, inferred
-FEEDBACK_TARGET = "loopkit.feedback.target"  # what it is about, as it was given
 
 OI_KINDS = {
     "task": "CHAIN",

@@ -1,0 +1,82 @@
+"""The documented calls under mypy and pyright in strict mode. Checked, never run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+from openai import AsyncOpenAI, OpenAI
+
+import loopkit
+from loopkit import checks, evaluators, policies, tuners
+from loopkit.testing import ScriptedProvider, recording
+
+loopkit.init("svc", store=None, export=["http://127.0.0.1:4318/v1/traces"], content="local", sample=0.5)
+client: OpenAI = loopkit.wrap(OpenAI())
+aclient: AsyncOpenAI = loopkit.wrap(AsyncOpenAI(), guard=loopkit.Guard(output=[checks.secrets()]))
+
+
+@loopkit.trace
+def plain(ticket: str, times: int = 1) -> str:
+    return ticket * times
+
+
+@loopkit.trace(task="triage", kind="agent", tags=["a"], guard=loopkit.Guard(input=[checks.pii()]))
+async def coloured(ticket: str) -> int:
+    return len(ticket)
+
+
+@loopkit.trace
+def generator() -> Iterator[str]:
+    yield "a"
+
+
+@loopkit.trace(task="t")
+async def async_generator() -> AsyncIterator[str]:
+    yield "a"
+
+
+text: str = plain("x", times=2)
+
+
+async def use() -> int:
+    async with loopkit.span("block", kind="retrieval") as s:
+        s.set(output=["a"], hits=1)
+    async for piece in async_generator():
+        text.join(piece)
+    await loopkit.aflush()
+    return await coloured("x")
+
+
+with loopkit.context(user_id="u", session_id="s", tags=["a"], order="4432"), loopkit.span("x") as handle:
+    identity: str = handle.id
+
+event = loopkit.feedback(identity, "helpful", True, by="ana")
+if event is not None:
+    loopkit.retract(event)
+loopkit.feedback(identity, correction={"queue": "cards"})
+
+small = loopkit.Variant(model="m", prompt="{ticket}")
+router = loopkit.Router("triage", default=small, client=client, policy=policies.sticky(by="session"))
+share: float = router.choose(ticket="x").propensity
+
+
+@loopkit.evaluator
+def right(output: str, expected: str) -> bool:
+    return output == expected
+
+
+dataset: loopkit.Dataset = loopkit.Dataset.create("triage", golden=0.1)
+tuned: loopkit.Variant = loopkit.tune(small, dataset, tuners.FewShot(per_label=2))
+for comparison in loopkit.evaluate(
+    "triage", {"current": small, "tuned": tuned}, dataset=dataset, evaluators=[right, evaluators.exact, "contains"]
+).comparisons:
+    sentence: str = comparison.sentence
+registry = loopkit.Registry(loopkit.open_store())
+registry.promote("triage", registry.add("triage", small), reason="first")
+rollout = loopkit.Rollout.start("triage", "candidate", share=0.5)
+action: str = rollout.step().action
+page: str = loopkit.report("triage")
+
+with recording() as recorded:
+    spans: list[loopkit.Span] = recorded.spans()
+provider = ScriptedProvider(["a"])
