@@ -36,9 +36,10 @@ def spans(clean_environment: Path) -> list[str]:
     loopkit.init("svc")
     ids = []
     for number in range(40):
-        with loopkit.context(user_id=f"u{number}", plan="pro" if number % 2 else "free"):
-            with loopkit.span("triage", task="triage", input={"ticket": f"word{number} other{number * 7}"}) as s:
-                s.set(output="loans")
+        inputs = {"ticket": f"word{number} other{number * 7}"}
+        about = loopkit.context(user_id=f"u{number}", plan="pro" if number % 2 else "free")
+        with about, loopkit.span("triage", task="triage", input=inputs) as s:
+            s.set(output="loans")
         loopkit.feedback(s.id, correction="cards" if number % 4 else "loans", by="ana")
         ids.append(s.id)
     registry = loopkit.Registry(loopkit.open_store())
