@@ -110,7 +110,7 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME)]  # names of lazily loaded objects
+__all__ = ["__version__", *sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]  # loaded lazily, by name
 
 
 def __getattr__(name: str) -> Any:

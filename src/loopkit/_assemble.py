@@ -172,5 +172,9 @@ def _finalize_in_child() -> None:
     recorder = slot.recorder
     util = sys.modules.get("multiprocessing.util")
     if recorder is not None and util is not None:
+
+        def finalize(_: Recorder) -> None:
+            util.Finalize(None, _at_exit, exitpriority=10)
+
         # Not a Finalize at once: a child of multiprocessing clears its finalizers first, then runs these.
-        util.register_after_fork(recorder, lambda _: util.Finalize(None, _at_exit, exitpriority=10))
+        util.register_after_fork(recorder, finalize)

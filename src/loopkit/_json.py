@@ -58,12 +58,13 @@ def _adapter(cls: type[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    given: Any = value  # isinstance makes `value` a container of unknown types; this stays Any
     if dataclasses.is_dataclass(value):
         return to_dict(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item) for item in given]
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in given.items()}
     return value
 
 

@@ -48,7 +48,7 @@ class Destination:
 
     endpoint: str
     """The full URL, such as http://127.0.0.1:4318/v1/traces."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     content: bool | None = None
     """Whether inputs and outputs go along; None follows the `content` setting."""
     timeout: float = 10.0
@@ -74,7 +74,7 @@ class Settings:
     sample: float = 1.0
     strict: bool = False
     disabled: bool = False
-    resource: Mapping[str, str] = field(default_factory=dict)
+    resource: Mapping[str, str] = field(default_factory=dict[str, str])
     append_delay: float = 0.2
     """Seconds that a finished span waits at most before it is on disk."""
     queue_limit: int = 20_000
@@ -126,7 +126,7 @@ def home_directory(environ: Mapping[str, str] | None = None) -> Path:
 
 def parse_pairs(name: str, text: str) -> dict[str, str]:
     """`a=1,b=2` as OpenTelemetry's variables have it, percent-decoded."""
-    pairs = {}
+    pairs: dict[str, str] = {}
     for item in filter(None, (piece.strip() for piece in text.split(","))):
         key, equals, value = item.partition("=")
         if not equals or not key.strip():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -99,7 +99,7 @@ class MemorySink:
 @contextmanager
 def recording(
     *, store: bool = False, clock: Clock | None = None, ids: Ids | None = None, **given: Any
-) -> Iterator[MemorySink]:
+) -> Generator[MemorySink]:
     """Record into memory while the block runs; with `store=True` into a store in a temporary LOOPKIT_HOME too.
 
     Recording's own faults are raised (`strict`). `given` are `init()`'s other arguments.
@@ -109,7 +109,8 @@ def recording(
     with tempfile.TemporaryDirectory(prefix="loopkit-test-") as home:
         os.environ["LOOPKIT_HOME"] = home
         try:
-            made = settings("test", **{"strict": True, **({} if store else {"store": None}), **given})
+            arguments: dict[str, Any] = {"strict": True, **({} if store else {"store": None}), **given}
+            made = settings("test", **arguments)
             _assemble.start(made, sinks=(sink,), clock=clock, ids=ids)
             if store:
                 Store(home).close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,7 @@ class Ambient:
     user_id: str | None = None
     session_id: str | None = None
     tags: tuple[str, ...] = ()
-    metadata: Mapping[str, JSON] = field(default_factory=dict)
+    metadata: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
 
 
 NOTHING = Ambient()
@@ -35,7 +35,7 @@ def context(
     session_id: str | None = None,
     tags: Iterable[str] = (),
     **metadata: JSON,
-) -> Iterator[None]:
+) -> Generator[None]:
     """Set what holds for every call inside the block, added to what holds outside it.
 
     Top-level metadata become `key:value` tags (a bare tag where the value is None), and such a tag is a join

@@ -56,6 +56,7 @@ class Interceptor(Protocol):
 
         Yield again to make another attempt. Return what the caller is to get; raise to stop.
         """
+        ...
 
 
 class Filter(Protocol):
@@ -63,9 +64,11 @@ class Filter(Protocol):
 
     def feed(self, chunk: Any) -> list[Any]:
         """The chunks that may pass on now."""
+        ...
 
     def end(self) -> list[Any]:
         """The rest, when the stream has ended; raise to stop it."""
+        ...
 
 
 def drive(interceptors: tuple[Interceptor, ...], call: Call, send: Callable[[Call], Any]) -> Any:

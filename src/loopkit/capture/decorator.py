@@ -68,8 +68,9 @@ def trace(
     check_interceptors(interceptors)
 
     def decorate(target: Any) -> Any:
+        method: Any = target  # isinstance makes `target` a method of unknown types; this stays Any
         if isinstance(target, (classmethod, staticmethod)):
-            return type(target)(decorate(target.__func__))
+            return method.__class__(decorate(method.__func__))
         if not callable(target):
             raise InvalidInput(f"@trace got {target!r}, which can't be called")
         return _traced(target, _Plan(target, name, kind, task, tuple(tags), interceptors, frozenset(exclude)))
@@ -90,8 +91,8 @@ class _Plan:
         interceptors: tuple[Interceptor, ...],
         exclude: frozenset[str],
     ) -> None:
-        named = function if hasattr(function, "__qualname__") else type(function)
-        self.name = name or (task if task is not None else named.__qualname__.replace(".<locals>", ""))
+        qualname = function.__qualname__ if hasattr(function, "__qualname__") else type(function).__qualname__
+        self.name = name or (task if task is not None else qualname.replace(".<locals>", ""))
         self.kind: Kind = kind
         self.task = task
         self.tags = tags
@@ -194,7 +195,8 @@ def _wrap_generator(function: Any, plan: _Plan) -> Any:
     @functools.wraps(function, updated=())
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         if slot.recorder is None and not plan.interceptors:
-            return (yield from function(*args, **kwargs))
+            bare: Generator[Any, Any, Any] = function(*args, **kwargs)
+            return (yield from bare)
         recording, call = plan.begin(args, kwargs)
         pieces = _Pieces(recording, stream_filters(plan.interceptors, call))
 

@@ -30,7 +30,7 @@ def to_span(live: LiveSpan, settings: Settings) -> Span:
         kind=live.kind,
         started_at=live.started_at,
         ended_at=live.ended_at,
-        status=live.status,  # type: ignore[arg-type]  # LiveSpan only ever sets the three
+        status=live.status,
         error=content.error,
         input=content.input,
         output=content.output,
@@ -100,12 +100,13 @@ class _Content:
 
 def redact_value(value: Any, redact: Redactor) -> Any:
     """A JSON value with every text in it redacted, keys and long numbers too."""
+    given: Any = value  # isinstance makes `value` a container of unknown types; this stays Any
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
-        return {redact(str(key)): redact_value(item, redact) for key, item in value.items()}
+        return {redact(str(key)): redact_value(item, redact) for key, item in given.items()}
     if isinstance(value, (list, tuple)):
-        return [redact_value(item, redact) for item in value]
+        return [redact_value(item, redact) for item in given]
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**12:
         cleaned = redact(str(value))
         return value if cleaned == str(value) else cleaned

@@ -7,7 +7,7 @@ bounded maps; here attributes are one dict, and everything else waits for the wo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from opentelemetry.trace import Span as OtelSpan
 from opentelemetry.trace import SpanContext, TraceFlags
@@ -53,13 +53,13 @@ class LiveSpan(OtelSpan):
     def __init__(self, recorder: Recorder, name: str, kind: Kind, trace_id: int, span_id: int, started_at: int) -> None:
         self.recorder = recorder
         self.name = name
-        self.kind = kind
+        self.kind: Kind = kind
         self.trace_id = trace_id
         self.span_id = span_id
         self.started_at = started_at
         self.parent_id: int | None = None
         self.ended_at = 0
-        self.status = "ok"
+        self.status: Literal["ok", "error", "cancelled"] = "ok"
         self.error: BaseException | None = None
         self.input: str | None = None
         self.output: str | None = None

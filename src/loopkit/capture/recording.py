@@ -159,7 +159,7 @@ async def arun(
 
 def stream_filters(interceptors: Iterable[Interceptor], call: Call) -> tuple[Filter, ...]:
     """What the interceptors want to see of a stream, innermost first."""
-    found = []
+    found: list[Filter] = []
     for interceptor in reversed(tuple(interceptors)):
         make = getattr(interceptor, "filter", None)
         made = None if make is None else make(call)

@@ -28,10 +28,6 @@ _AS_TEXT = (
     complex,
 )
 
-_encoder = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), default=lambda value: plain(value), check_circular=True
-)
-
 
 def snapshot(value: Any) -> str:
     """The JSON text of `value`."""
@@ -47,31 +43,40 @@ def snapshot(value: Any) -> str:
 
 def plain(value: Any) -> Any:
     """A JSON value for what `json` doesn't know."""
+    given: Any = value  # isinstance makes `value` a container of unknown types; this stays Any
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, _AS_TEXT):
         return str(value)
     if isinstance(value, (set, frozenset)):
-        return list(value)
+        return list(given)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return {"bytes": len(value)}
+        return {"bytes": len(given)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value) if field.repr}
+    return _foreign(given)
+
+
+def _foreign(value: object) -> Any:
     dump = getattr(type(value), "model_dump", None)
     if callable(dump):
         return dump(value, mode="json", warnings=False)
     return f"<{type(value).__module__}.{type(value).__qualname__}>"
 
 
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=plain, check_circular=True)
+
+
 def _without_cycles(value: Any, depth: int) -> Any:
+    given: Any = value
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     if depth == 0:
         return "…"
     if isinstance(value, dict):
-        return {str(key): _without_cycles(item, depth - 1) for key, item in list(value.items())}
+        return {str(key): _without_cycles(item, depth - 1) for key, item in list(given.items())}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_without_cycles(item, depth - 1) for item in list(value)]
+        return [_without_cycles(item, depth - 1) for item in list(given)]
     try:
         return _without_cycles(plain(value), depth - 1)
     except Exception:  # noqa: BLE001  # a foreign model_dump may raise anything

@@ -67,7 +67,7 @@ def is_wrapped(client: Any) -> bool:
 
 def hook(client: Any, package: str, interceptors: tuple[Interceptor, ...]) -> None:
     """Swap the client's class for the recording subclass."""
-    cls = type(client)
+    cls: Any = client.__class__
     is_async = any(base.__name__ == "AsyncAPIClient" for base in cls.__mro__)
     body = {
         "request": _async_request if is_async else _sync_request,
@@ -98,9 +98,12 @@ class Hook:
         if recorder is None and not self.interceptors:
             return None
         dialect = ENDPOINTS[self.package].get(options.url.partition("?")[0])
-        if dialect is None or options.method.lower() != "post" or not isinstance(options.json_data, Mapping):
+        if dialect is None or options.method.lower() != "post":
             return None
-        request = {**options.json_data, **(options.extra_json or {})}
+        body: Any = options.json_data  # isinstance makes the original a mapping of unknown types; this stays Any
+        if not isinstance(options.json_data, Mapping):
+            return None
+        request: dict[str, Any] = {**body, **(options.extra_json or {})}
         recording = Recording(None, None)
         with _host.Shielded("starting a call"):
             live = None
@@ -163,7 +166,7 @@ class _Request:
 
 
 def _sync_request(self: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-    hook: Hook = type(self)._loopkit_hook
+    hook: Hook = self._loopkit_hook
     request = hook.begin(self, options, bool(kwargs.get("stream")))
     if request is None:
         return hook.original(self, cast_to, options, **kwargs)
@@ -175,7 +178,7 @@ def _sync_request(self: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
 
 
 async def _async_request(self: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-    hook: Hook = type(self)._loopkit_hook
+    hook: Hook = self._loopkit_hook
     request = hook.begin(self, options, bool(kwargs.get("stream")))
     if request is None:
         return await hook.original(self, cast_to, options, **kwargs)

@@ -332,10 +332,10 @@ def _rows(file: Path) -> list[dict[str, Any]]:
         lines = [line for line in file.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{file} can't be read: {error}") from error
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row: dict[str, Any] = json.loads(line)
         except ValueError as error:
             raise InvalidInput(f"{file}, line {number} is no JSON: {error}") from error
         if not isinstance(row, dict) or not isinstance(row.get("target"), str):

@@ -26,7 +26,7 @@ class Dataset:
     """A hash of task and examples: the same content is the same dataset."""
     task: str
     examples: tuple[Example, ...]
-    report: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What was taken, what was left out and why, and the size of each split."""
 
     @classmethod

@@ -29,7 +29,8 @@ def from_feedback(store: Store, task: str) -> Selection:
     """An example for each call of the task whose right output is known: corrected, or called good."""
     calls, said = calls_and_statements(task, store.spans(task=task), fold(store.feedback(), store.resolve))
     left_out: Counter[str] = Counter()
-    examples, conflicts = [], 0
+    examples: list[Example] = []
+    conflicts = 0
     for call in calls:
         events = said.get(call.id, [])
         expected, why_not = _expected(call, events)

@@ -185,7 +185,7 @@ class Rollout:
 
     def _exposures(self, calls: Sequence[Span], said: Mapping[str, Sequence[Feedback]]) -> list[Exposure]:
         seen: set[str] = set()
-        exposures = []
+        exposures: list[Exposure] = []
         for call in calls:
             unit = call.user_id or call.session_id or call.id
             value = 0.0 if call.status == "error" else outcome(call, said.get(call.id, ()))

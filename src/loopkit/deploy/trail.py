@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +88,11 @@ def _rollout(store: Store, document: dict[str, Any]) -> Trail:
     served = [
         Trail(kind="serving", id=made["task"], text=f"{entry['current']} serves: {entry['reason']}")
         for entry in store.documents("serving", task=made["task"])
-        if (entry.get("evidence") or {}).get("rollout") == made["id"]
+        if _evidence(entry).get("rollout") == made["id"]
     ]
     text = f"{made['candidate']} against {made['current']}: {document['state']}. {document.get('reason', '')}"
     return Trail(kind="rollout", id=made["id"], text=text.strip(), leads_to=tuple(served))
+
+
+def _evidence(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    return entry.get("evidence") or {}

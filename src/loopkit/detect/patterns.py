@@ -7,7 +7,7 @@ none of them, and then the whole search costs a few microseconds for 1,000 chara
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 SECRETS = ("key", "private_key", "jwt")
@@ -29,8 +29,9 @@ class _Pattern:
     kind: str
     pattern: re.Pattern[str]
     hints: tuple[str, ...]
-    """One of these must be in the text, or the pattern is not tried."""
-    valid: Callable[[str], bool] = lambda _: True
+    """One of these must be in the text, or the pattern is not tried; where there are none, two digits in a row."""
+    spans: Callable[[re.Match[str]], Iterable[tuple[int, int]]] = lambda match: (match.span(),)
+    """The findings in a match: all of it, some of it, or nothing where a check digit is wrong."""
 
 
 def find(text: str, kinds: Iterable[str] = ALL) -> list[Finding]:
@@ -52,7 +53,8 @@ def redact(text: str, kinds: Iterable[str] = ALL) -> str:
     found = find(text, kinds)
     if not found:
         return text
-    pieces, position = [], 0
+    pieces: list[str] = []
+    position = 0
     for finding in found:
         pieces += [text[position : finding.start], f"[{finding.kind.upper()}]"]
         position = finding.end
@@ -78,20 +80,42 @@ def is_iban(text: str) -> bool:
 
 
 def _matches(pattern: _Pattern, text: str) -> list[Finding]:
-    if pattern.hints and not any(hint in text for hint in pattern.hints):
+    if not any(hint in text for hint in pattern.hints) if pattern.hints else _DIGITS.search(text) is None:
         return []
     return [
-        Finding(pattern.kind, match.start(), match.end())
+        Finding(pattern.kind, start, end)
         for match in pattern.pattern.finditer(text)
-        if pattern.valid(match.group())
+        for start, end in pattern.spans(match)
     ]
 
 
-def _is_card(text: str) -> bool:
-    digits = re.sub(r"\D", "", text)
+def _ibans(match: re.Match[str]) -> Iterator[tuple[int, int]]:
+    if is_iban(match.group()):
+        yield match.span()
+
+
+def _cards(match: re.Match[str]) -> Iterator[tuple[int, int]]:
+    """Card numbers in a run of digit groups: up to five groups side by side, which other numbers may stand beside."""
+    groups = [(m.group(), m.start() + match.start(), m.end() + match.start()) for m in _GROUP.finditer(match.group())]
+    first = 0
+    while first < len(groups):
+        digits, step = "", 1
+        for last in range(first, min(first + _CARD_GROUPS, len(groups))):
+            digits += groups[last][0]
+            if _is_card(digits):
+                yield groups[first][1], groups[last][2]
+                step = last - first + 1
+                break
+        first += step
+
+
+def _is_card(digits: str) -> bool:
     return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and is_luhn(digits)
 
 
+_CARD_GROUPS = 5
+_GROUP = re.compile(r"\d+")
+_DIGITS = re.compile(r"\d\d")
 _PATTERNS = (
     _Pattern(
         "private_key",
@@ -106,7 +130,23 @@ _PATTERNS = (
             r"|xox[abposr]-[0-9A-Za-z-]{10,200}|glpat-[0-9A-Za-z_-]{20}|hf_[A-Za-z0-9]{30,60}"
             r"|[sr]k_(?:live|test)_[0-9A-Za-z]{16,200})(?![A-Za-z0-9])"
         ),
-        ("sk-", "gh", "github_pat_", "AKIA", "ASIA", "AIza", "xox", "glpat-", "hf_", "k_live_", "k_test_"),
+        (
+            "sk-",
+            "ghp_",
+            "gho_",
+            "ghu_",
+            "ghs_",
+            "ghr_",
+            "github_pat_",
+            "AKIA",
+            "ASIA",
+            "AIza",
+            "xox",
+            "glpat-",
+            "hf_",
+            "k_live_",
+            "k_test_",
+        ),
     ),
     _Pattern(
         "jwt",
@@ -122,8 +162,8 @@ _PATTERNS = (
         "iban",
         re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])"),
         (),
-        is_iban,
+        _ibans,
     ),
-    _Pattern("card", re.compile(r"(?<![\d.-])(?:\d[ -]?){12,18}\d(?![\d.]?\d)"), (), _is_card),
+    _Pattern("card", re.compile(r"(?<!\d)(?<!\d\.)\d(?:[ -]?\d){12,}(?!\.\d)"), (), _cards),
     _Pattern("phone", re.compile(r"(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,6}(?!\w)"), ("+",)),
 )

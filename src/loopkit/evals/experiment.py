@@ -146,7 +146,8 @@ def evaluate(
     for variant in variants.values():
         check_variant(variant)
     kitchen = Kitchen(client, lambda id: Dataset.load(id, store=store).split("train"))
-    rows, total = [], len(variants) * len(examples)
+    rows: list[Row] = []
+    total = len(variants) * len(examples)
     for name, variant in variants.items():
         for example in examples:
             rows.append(_run(kitchen, name, variant, example, scorers))

@@ -75,13 +75,14 @@ def normalise(name: str, result: Any) -> Score:
         return Score(name=name, value=float(result))
     if isinstance(result, str):
         return Score(name=name, label=result)
+    fields: Any = result  # isinstance makes `result` a mapping of unknown types; this stays Any
     if isinstance(result, Mapping) and result.keys() <= {"value", "score", "label", "reason"}:
-        value = result.get("value", result.get("score"))
+        value = fields.get("value", fields.get("score"))
         return Score(
             name=name,
             value=None if value is None else float(value),
-            label=result.get("label"),
-            reason=result.get("reason"),
+            label=fields.get("label"),
+            reason=fields.get("reason"),
         )
     raise InvalidInput(f"evaluator {name!r} returned {result!r}: return a bool, a finite number, a string or a Score")
 

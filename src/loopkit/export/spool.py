@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class Spool:
         os.replace(batch, self.dead / batch.name)
 
     @contextmanager
-    def held(self) -> Iterator[bool]:
+    def held(self) -> Generator[bool]:
         """True for the one process that may deliver now. The lock goes with the process, however it dies."""
         if fcntl is None:
             yield True
@@ -79,7 +79,7 @@ class Spool:
 
     def _keep_to_limit(self) -> None:
         batches = self.waiting()
-        sizes = []
+        sizes: list[int] = []
         for batch in batches:
             try:
                 sizes.append(batch.stat().st_size)

@@ -30,13 +30,16 @@ class Check(Protocol):
     @property
     def name(self) -> str:
         """Stands on verdicts, spans and feedback."""
+        ...
 
     @property
     def on_error(self) -> Literal["open", "closed"]:
         """What a failure of the check itself means: let the text pass, or stop it."""
+        ...
 
     def check(self, text: str) -> Trip | None:
         """What was found, or None."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

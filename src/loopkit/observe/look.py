@@ -64,7 +64,7 @@ def failures(task: str, *, newest: int = 20, store: Store | None = None) -> list
     store = store or open_store()
     store.check_task(task)
     calls, said = _calls(store, task)
-    found = []
+    found: list[Failure] = []
     for call in reversed(calls):
         events = said.get(call.id, ())
         if outcome(call, events) == 0.0:

@@ -133,7 +133,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _bars(rows: Sequence[tuple[str, float, float, float]], caption: str) -> str:
     """Horizontal bars with whiskers, one a row, as SVG."""
     left, width, height = 170, 480, 26
-    parts = []
+    parts: list[str] = []
     for number, (name, value, low, high) in enumerate(rows):
         y = number * height + 6
         whisker = y + 8

@@ -29,6 +29,7 @@ class Policy(Protocol):
 
     def decide(self, serving: Serving, around: Ambient) -> Decision:
         """The decision for one call. Memory only: no I/O, no waiting."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

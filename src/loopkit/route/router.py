@@ -73,7 +73,7 @@ class Router:
         Binds task, variant and propensity to the span that runs here, and to those below it.
         """
         decision, variant, candidates = self._decide()
-        choice = Choice(self, decision, variant)
+        choice = Choice(self, self._kitchen, decision, variant)
         with _host.Shielded("recording a choice"):
             choice.record(live_span(), candidates)
         return choice
@@ -117,8 +117,9 @@ class Choice:
     Outside a span use it as a block: `with router.choose(...) as choice:`.
     """
 
-    def __init__(self, router: Router, decision: Decision, variant: Variant) -> None:
+    def __init__(self, router: Router, kitchen: Kitchen, decision: Decision, variant: Variant) -> None:
         self._router = router
+        self._kitchen = kitchen
         self._block: Any = None
         self.name = decision.variant
         self.variant = variant
@@ -127,28 +128,25 @@ class Choice:
 
     def call(self, **inputs: Any) -> Any:
         """The chosen variant's output."""
-        kitchen = self._router._kitchen
         try:
-            return kitchen.serve(self.variant, inputs).output
+            return self._kitchen.serve(self.variant, inputs).output
         except Exception as error:  # noqa: BLE001  # a provider may raise anything; what can't be mended is raised again
             self._fall_back(error)
-        return kitchen.serve(self._router.default, inputs).output
+        return self._kitchen.serve(self._router.default, inputs).output
 
     async def acall(self, **inputs: Any) -> Any:
         """`call`, awaiting what is awaitable."""
-        kitchen = self._router._kitchen
         try:
-            return (await kitchen.aserve(self.variant, inputs)).output
+            return (await self._kitchen.aserve(self.variant, inputs)).output
         except Exception as error:  # noqa: BLE001  # a provider may raise anything; what can't be mended is raised again
             self._fall_back(error)
-        return (await kitchen.aserve(self._router.default, inputs)).output
+        return (await self._kitchen.aserve(self._router.default, inputs)).output
 
     def request(self, **inputs: Any) -> dict[str, Any]:
         """The arguments for a call of your own with a model variant. Raises `InvalidInput` for other variants."""
-        kitchen = self._router._kitchen
         if self.variant.model is None:
             raise InvalidInput(f"variant {self.name!r} has no model to make a request for: use choice.call(...)")
-        return kitchen.dialect.render(self.variant, kitchen.messages(self.variant, inputs))
+        return self._kitchen.dialect.render(self.variant, self._kitchen.messages(self.variant, inputs))
 
     def record(self, live: Any, candidates: tuple[str, ...]) -> None:
         """Bind to the running span, and leave a span of the decision below it."""

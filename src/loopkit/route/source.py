@@ -28,9 +28,12 @@ class VariantSource(Protocol):
 
     def serving(self, task: str) -> Serving | None:
         """How the task is served; None where the registry knows nothing of it."""
+        ...
 
     def examples(self, dataset: str) -> Sequence[Example]:
         """The training examples of a dataset's version."""
+        ...
 
     def refresh(self) -> None:
         """Read the registry now."""
+        ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import random
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -136,7 +137,7 @@ def _sign_flip(sums: Sequence[float]) -> float:
     for _ in range(_FLIPS):
         drawn = generator.getrandbits(8 * len(tables)).to_bytes(len(tables), "big")
         # the sum of random signs is the total less twice the flipped ones
-        hits_above += abs(total - 2 * sum(map(list.__getitem__, tables, drawn))) >= seen
+        hits_above += abs(total - 2 * sum(map(operator.getitem, tables, drawn))) >= seen
     return (hits_above + 1) / (_FLIPS + 1)
 
 

@@ -134,7 +134,7 @@ class _Observation:
 
 
 def _observations(exposures: Sequence[Exposure]) -> list[_Observation]:
-    observations = []
+    observations: list[_Observation] = []
     total, count = 0.5, 1.0
     for exposure in exposures:
         share = exposure.propensity

@@ -22,6 +22,7 @@ class Tuner(Protocol):
 
     def tune(self, variant: Variant, dataset: Dataset) -> Variant:
         """The tuned variant. Only `dataset.split("train")` may be learned from."""
+        ...
 
 
 class FewShot:
@@ -156,7 +157,7 @@ def leave_one_out(examples: Sequence[Example], k: int, fields: Sequence[str]) ->
     """For each example whether the others' vote is right, and how sure it is."""
     texts = [text_of(example.input, fields) for example in examples]
     index = NearestIndex(texts)
-    outcomes = []
+    outcomes: list[tuple[bool, float]] = []
     for position, example in enumerate(examples):
         found = [(i, s) for i, s in index.nearest(texts[position], k + 1) if i != position][:k]
         answer = cast_vote(nearest=[(examples[i], s) for i, s in found])

@@ -68,10 +68,11 @@ def any_value(value: Any) -> bytes:
         return b"\x18" + varint(value & _INT64_MASK)
     if isinstance(value, float):
         return b"\x21" + struct.pack("<d", value)
+    given: Any = value  # isinstance makes `value` a container of unknown types; this stays Any
     if isinstance(value, Mapping):
-        return delimited(b"\x32", attributes(b"\x0a", {str(k): v for k, v in value.items()}))
+        return delimited(b"\x32", attributes(b"\x0a", {str(k): v for k, v in given.items()}))
     if isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray)):
-        return delimited(b"\x2a", b"".join(delimited(b"\x0a", any_value(item)) for item in value))
+        return delimited(b"\x2a", b"".join(delimited(b"\x0a", any_value(item)) for item in given))
     return delimited(b"\x0a", text(str(value)))
 
 

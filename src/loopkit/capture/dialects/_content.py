@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loopkit.types import Part
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """An object of the provider's JSON; empty where it gave none."""
+    return value or {}
+
+
+def sequence(value: Any) -> Sequence[Any]:
+    """An array of the provider's JSON; empty where it gave none."""
+    return value or ()
 
 
 def json_or_text(text: Any) -> Any:
@@ -26,13 +36,16 @@ def other_part(piece: Mapping[str, Any]) -> Part:
 
 def changed(content: Any, change: Callable[[str], str]) -> Any:
     """Content, a text or a list of parts, with its texts changed."""
+    pieces: Any = content  # isinstance makes `content` a list of unknown types; this stays Any
     if isinstance(content, str):
         return change(content)
     if not isinstance(content, (list, tuple)):
         return content
-    return [
-        {**piece, "text": change(piece["text"])}
-        if isinstance(piece, Mapping) and piece.get("type") == "text"
-        else piece
-        for piece in content
-    ]
+    return [_changed_piece(piece, change) for piece in pieces]
+
+
+def _changed_piece(piece: Any, change: Callable[[str], str]) -> Any:
+    fields: Any = piece
+    if not isinstance(piece, Mapping) or fields.get("type") != "text":
+        return fields
+    return {**fields, "text": change(fields["text"])}

@@ -16,9 +16,11 @@ class Fold(Protocol):
 
     def feed(self, chunk: Any) -> None:
         """Take the next chunk, as the SDK gives it."""
+        ...
 
     def result(self) -> dict[str, Any]:
         """The response so far, in the shape of a response that wasn't streamed; may be asked at any time."""
+        ...
 
 
 class Dialect(Protocol):
@@ -28,21 +30,28 @@ class Dialect(Protocol):
 
     def model_call(self, provider: str, request: Request, response: Mapping[str, Any] | None) -> ModelCall:
         """The provider-neutral call. `response` is None where there was none."""
+        ...
 
     def fold(self) -> Fold:
         """A new fold for one stream."""
+        ...
 
     def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
         """A copy of the request with what a guard should see, the turns since the model last spoke, changed."""
+        ...
 
     def output_texts(self, response: Any) -> list[str]:
         """What the model said, from the SDK's response object."""
+        ...
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """A copy of the response object with those texts changed."""
+        ...
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """The SDK call's arguments that serve these messages with this variant."""
+        ...
 
     def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
         """Make the call; awaitable with an async client."""
+        ...

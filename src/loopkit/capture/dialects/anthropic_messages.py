@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loopkit.capture.dialects._content import changed, json_or_text, other_part
+from loopkit.capture.dialects._content import changed, json_or_text, mapping, other_part, sequence
 from loopkit.types import Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
@@ -34,7 +34,7 @@ class Messages:
         answer = response or {}
         stopped = answer.get("stop_reason")
         reason = _FINISH.get(stopped, stopped) if stopped else None
-        content = tuple(_block(block) for block in answer.get("content") or ())
+        content = tuple(_block(block) for block in sequence(answer.get("content")))
         return ModelCall(
             provider=provider,
             operation=self.operation,
@@ -44,8 +44,8 @@ class Messages:
             input=_input(request),
             output=(Message(role="assistant", parts=content, finish_reason=reason),) if content else (),
             parameters={k: v for k, v in request.items() if v is not None and k not in _NOT_PARAMETERS},
-            tools=tuple(request.get("tools") or ()),
-            usage=_usage(answer.get("usage") or {}),
+            tools=tuple(sequence(request.get("tools"))),
+            usage=_usage(mapping(answer.get("usage"))),
             finish_reasons=(reason,) if reason else (),
             stream=bool(request.get("stream")),
         )
@@ -56,7 +56,7 @@ class Messages:
 
     def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
         """See `Dialect.with_input`."""
-        messages = list(request.get("messages") or ())
+        messages = list(sequence(request.get("messages")))
         for index in range(len(messages) - 1, -1, -1):
             if messages[index].get("role") == "assistant":
                 break
@@ -143,10 +143,10 @@ class MessagesFold:
 
 
 def _input(request: Request) -> tuple[Message, ...]:
-    messages = []
+    messages: list[Message] = []
     if system := request.get("system"):
         messages.append(Message(role="system", parts=tuple(_blocks(system))))
-    for item in request.get("messages") or ():
+    for item in sequence(request.get("messages")):
         messages.append(Message(role=item.get("role") or "user", parts=tuple(_blocks(item.get("content")))))
     return tuple(messages)
 
@@ -154,7 +154,7 @@ def _input(request: Request) -> tuple[Message, ...]:
 def _blocks(content: Any) -> list[Part]:
     if isinstance(content, str):
         return [Part(type="text", content=content)]
-    return [_block(block) for block in content or ()]
+    return [_block(block) for block in sequence(content)]
 
 
 def _block(block: Mapping[str, Any]) -> Part:
@@ -168,7 +168,7 @@ def _block(block: Mapping[str, Any]) -> Part:
     if kind == "tool_result":
         return Part(type="tool_call_response", id=block.get("tool_use_id"), content=block.get("content"))
     if kind == "image":
-        source = block.get("source") or {}
+        source = mapping(block.get("source"))
         mime = source.get("media_type")
         if source.get("type") == "url":
             return Part(type="uri", uri=source.get("url"), mime_type=mime or "image/*")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loopkit.capture.dialects._content import changed, json_or_text, other_part
+from loopkit.capture.dialects._content import changed, json_or_text, mapping, other_part, sequence
 from loopkit.types import Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
@@ -36,18 +36,18 @@ class Chat:
     def model_call(self, provider: str, request: Request, response: Mapping[str, Any] | None) -> ModelCall:
         """See `Dialect.model_call`."""
         answer = response or {}
-        choices = answer.get("choices") or []
+        choices = sequence(answer.get("choices"))
         return ModelCall(
             provider=provider,
             operation=self.operation,
             model=request.get("model"),
             response_model=answer.get("model"),
             response_id=answer.get("id") or None,
-            input=tuple(_message(item) for item in request.get("messages") or ()),
+            input=tuple(_message(item) for item in sequence(request.get("messages"))),
             output=tuple(_answer(choice) for choice in choices),
             parameters=_parameters(request),
-            tools=tuple(request.get("tools") or ()),
-            usage=_usage(answer.get("usage") or {}),
+            tools=tuple(sequence(request.get("tools"))),
+            usage=_usage(mapping(answer.get("usage"))),
             finish_reasons=tuple(_finish(c["finish_reason"]) for c in choices if c.get("finish_reason")),
             system_fingerprint=answer.get("system_fingerprint"),
             stream=bool(request.get("stream")),
@@ -59,7 +59,7 @@ class Chat:
 
     def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
         """See `Dialect.with_input`."""
-        messages = list(request.get("messages") or ())
+        messages = list(sequence(request.get("messages")))
         for index in range(len(messages) - 1, -1, -1):
             if messages[index].get("role") == "assistant":
                 break
@@ -172,7 +172,7 @@ def _message(item: Mapping[str, Any]) -> Message:
 
 
 def _answer(choice: Mapping[str, Any]) -> Message:
-    message = choice.get("message") or {}
+    message = mapping(choice.get("message"))
     return Message(
         role=message.get("role") or "assistant",
         parts=tuple(_parts(message)),
@@ -181,7 +181,7 @@ def _answer(choice: Mapping[str, Any]) -> Message:
 
 
 def _parts(item: Mapping[str, Any]) -> list[Part]:
-    parts = []
+    parts: list[Part] = []
     if reasoning := item.get("reasoning_content"):
         parts.append(Part(type="reasoning", content=reasoning))
     content = item.get("content")
@@ -189,11 +189,11 @@ def _parts(item: Mapping[str, Any]) -> list[Part]:
         if content:
             parts.append(Part(type="text", content=content))
     else:
-        parts += [_content_part(piece) for piece in content or ()]
+        parts += [_content_part(piece) for piece in sequence(content)]
     if refusal := item.get("refusal"):
         parts.append(Part(type="refusal", content=refusal))
-    for call in item.get("tool_calls") or ():
-        function = call.get("function") or {}
+    for call in sequence(item.get("tool_calls")):
+        function = mapping(call.get("function"))
         parts.append(
             Part(
                 type="tool_call",
@@ -210,7 +210,7 @@ def _content_part(piece: Mapping[str, Any]) -> Part:
     if kind == "text":
         return Part(type="text", content=piece.get("text"))
     if kind == "image_url":
-        return Part(type="uri", uri=(piece.get("image_url") or {}).get("url"), mime_type="image/*")
+        return Part(type="uri", uri=mapping(piece.get("image_url")).get("url"), mime_type="image/*")
     return other_part(piece)
 
 
@@ -228,8 +228,8 @@ def _parameters(request: Request) -> dict[str, Any]:
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
-    prompt = usage.get("prompt_tokens_details") or {}
-    completion = usage.get("completion_tokens_details") or {}
+    prompt = mapping(usage.get("prompt_tokens_details"))
+    completion = mapping(usage.get("completion_tokens_details"))
     return Usage(
         input_tokens=usage.get("prompt_tokens"),
         output_tokens=usage.get("completion_tokens"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loopkit.capture.dialects._content import changed, json_or_text, other_part
+from loopkit.capture.dialects._content import changed, json_or_text, mapping, other_part, sequence
 from loopkit.types import Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
@@ -40,8 +40,8 @@ class Responses:
                 for name, value in request.items()
                 if value is not None and name not in _NOT_PARAMETERS
             },
-            tools=tuple(request.get("tools") or ()),
-            usage=_usage(answer.get("usage") or {}),
+            tools=tuple(sequence(request.get("tools"))),
+            usage=_usage(mapping(answer.get("usage"))),
             finish_reasons=(reason,) if reason else (),
             stream=bool(request.get("stream")),
         )
@@ -55,7 +55,7 @@ class Responses:
         given = request.get("input")
         if isinstance(given, str):
             return {**request, "input": change(given)}
-        items = list(given or ())
+        items = list(sequence(given))
         for index in range(len(items) - 1, -1, -1):
             item = items[index]
             if item.get("role") == "assistant" or item.get("type") in ("function_call", "reasoning"):
@@ -121,20 +121,20 @@ class ResponsesFold:
 
 
 def _input(request: Request) -> tuple[Message, ...]:
-    messages = []
+    messages: list[Message] = []
     if instructions := request.get("instructions"):
         messages.append(Message(role="system", parts=(Part(type="text", content=instructions),)))
     given = request.get("input")
     if isinstance(given, str):
         messages.append(Message(role="user", parts=(Part(type="text", content=given),)))
     else:
-        messages += [_item(item) for item in given or ()]
+        messages += [_item(item) for item in sequence(given)]
     return tuple(messages)
 
 
 def _output(answer: Mapping[str, Any], reason: str | None) -> tuple[Message, ...]:
     """The response's items as one message: that is what the model said in one turn."""
-    parts = [part for item in answer.get("output") or () for part in _item(item).parts]
+    parts = [part for item in sequence(answer.get("output")) for part in _item(item).parts]
     return (Message(role="assistant", parts=tuple(parts), finish_reason=reason),) if parts else ()
 
 
@@ -154,7 +154,7 @@ def _item(item: Mapping[str, Any]) -> Message:
         result = Part(type="tool_call_response", id=item.get("call_id"), content=item.get("output"))
         return Message(role="tool", parts=(result,))
     if kind == "reasoning":
-        texts = [part.get("text", "") for part in (item.get("content") or item.get("summary") or ())]
+        texts = [part.get("text", "") for part in sequence(item.get("content") or item.get("summary"))]
         return Message(role="assistant", parts=tuple(Part(type="reasoning", content=text) for text in texts))
     return Message(role="assistant", parts=(other_part(item),))
 
@@ -162,7 +162,7 @@ def _item(item: Mapping[str, Any]) -> Message:
 def _content(content: Any) -> list[Part]:
     if isinstance(content, str):
         return [Part(type="text", content=content)]
-    return [_content_part(piece) for piece in content or ()]
+    return [_content_part(piece) for piece in sequence(content)]
 
 
 def _content_part(piece: Mapping[str, Any]) -> Part:
@@ -177,23 +177,23 @@ def _content_part(piece: Mapping[str, Any]) -> Part:
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
-    given = usage.get("input_tokens_details") or {}
+    given = mapping(usage.get("input_tokens_details"))
     return Usage(
         input_tokens=usage.get("input_tokens"),
         output_tokens=usage.get("output_tokens"),
         cache_read_tokens=given.get("cached_tokens"),
         cache_write_tokens=given.get("cache_write_tokens"),
-        reasoning_tokens=(usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
+        reasoning_tokens=mapping(usage.get("output_tokens_details")).get("reasoning_tokens"),
     )
 
 
 def _finish(answer: Mapping[str, Any]) -> str | None:
     status = answer.get("status")
     if status == "completed":
-        called = any(item.get("type") == "function_call" for item in answer.get("output") or ())
+        called = any(item.get("type") == "function_call" for item in sequence(answer.get("output")))
         return "tool_call" if called else "stop"
     if status == "incomplete":
-        reason = (answer.get("incomplete_details") or {}).get("reason")
+        reason = mapping(answer.get("incomplete_details")).get("reason")
         return "length" if reason == "max_output_tokens" else reason
     return "error" if status == "failed" else None
 
@@ -210,6 +210,7 @@ def _text_parts(response: Any) -> list[Any]:
 
 def _as_text(content: Any) -> Any:
     """`input_text` parts under the name that `_changed` looks for."""
+    parts: Any = content  # isinstance makes `content` a list of unknown types; this stays Any
     if isinstance(content, (list, tuple)):
-        return [{**part, "type": "text"} if part.get("type") == "input_text" else part for part in content]
+        return [{**part, "type": "text"} if part.get("type") == "input_text" else part for part in parts]
     return content

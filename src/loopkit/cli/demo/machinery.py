@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,7 +37,7 @@ def model_path(given: Path | None = None) -> Path:
 
 
 @contextmanager
-def model_server(path: Path, *, slots: int = SLOTS) -> Iterator[str]:
+def model_server(path: Path, *, slots: int = SLOTS) -> Generator[str]:
     """llama.cpp in this process; gives the base URL for an OpenAI client.
 
     One thread: with two, llama.cpp's threads spin against each other on shared cores and it gets much slower.

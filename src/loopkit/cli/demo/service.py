@@ -78,7 +78,7 @@ class Newsdesk:
         reply.stream = self.client.chat.completions.create(
             stream=True, stream_options={"include_usage": True}, **choice.request(**inputs)
         )
-        words = []
+        words: list[str] = []
         for chunk in reply.stream:
             reply.response_id = chunk.id
             words += [part.delta.content for part in chunk.choices if part.delta.content]

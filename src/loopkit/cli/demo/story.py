@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -411,7 +411,7 @@ def _serve_and_kill(story: Story, items: list[Item], kill_after: int | None) -> 
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    acknowledged = []
+    acknowledged: list[str] = []
     with process.stdin as pipe:
         for item in items[: kill_after or len(items)]:
             pipe.write(json.dumps({"headline": item.headline, "paragraph": item.paragraph, "desk": item.desk}) + "\n")
@@ -457,7 +457,7 @@ def _materials(model: Path | None, install_missing: bool) -> tuple[Path, list[It
 
 
 @contextmanager
-def _workplace(home: Path, seed: int) -> Iterator[Path]:
+def _workplace(home: Path, seed: int) -> Generator[Path]:
     """A fresh directory for this run, held against a second demo in the same place; LOOPKIT_HOME while it lasts."""
     try:
         home.mkdir(parents=True, exist_ok=True)
