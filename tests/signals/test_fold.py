@@ -102,6 +102,11 @@ def test_retracting_any_copys_id_retracts_the_event() -> None:
     assert fold([first, copy, said("e3", True, retracts="e2")]).about("a") == []
 
 
+def test_one_id_with_and_without_a_key_is_settled_whatever_the_order() -> None:
+    with_key, without = said("e0", True, key="k1"), said("e0", True)
+    assert fold([with_key, without]) == fold([without, with_key])
+
+
 def test_long_chains_of_superseding_dont_exhaust_the_stack() -> None:
     chain = [said("e00000", True)]
     chain += [replace(chain[0], id=f"e{n:05d}", supersedes=f"e{n - 1:05d}", value=bool(n % 2)) for n in range(1, 3000)]

@@ -90,11 +90,11 @@ def dataset(made: Dataset) -> Group:
 
 def experiment(made: Experiment) -> Group:
     """Every variant's figures, and a sentence for each comparison."""
-    rows = table("variant", "split", ">score", ">95 % interval", ">examples", ">p50", ">p95")
+    rows = table("variant", "split", ">score", ">95 % interval", ">examples", ">p50", ">p95", ">tokens")
     for s in made.summaries:
         rows.add_row(
             s.variant, s.split, f"{s.mean:.1%}", f"{s.low:.0%} to {s.high:.0%}", str(s.examples),
-            f"{s.latency_p50:.3f} s", f"{s.latency_p95:.3f} s",
+            f"{s.latency_p50:.3f} s", f"{s.latency_p95:.3f} s", "–" if s.tokens is None else f"{s.tokens:.0f}",
         )  # fmt: skip
     return Group(rows, *(f"• {escape(comparison.sentence)}" for comparison in made.comparisons))
 

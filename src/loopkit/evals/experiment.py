@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from loopkit._json import canonical, to_dict
 from loopkit._plugins import named
@@ -18,9 +19,10 @@ from loopkit.route.answer import Kitchen, check_variant
 from loopkit.statistics.paired import PairedResult, holm, paired_difference, quantile, wilson
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
-from loopkit.types import Example, Score, Variant
+from loopkit.types import Example, ModelCall, Score, Variant
 
 _KIND = "experiment"
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,10 @@ class Row:
     error: str | None = None
     """The variant itself failed: its scores are 0."""
     seconds: float = 0.0
+    tokens: int | None = None
+    """In and out, of its model calls; None where nothing was recorded or the provider reported none."""
+    cost: float | None = None
+    """In US dollars; None where no price is known."""
     scores: tuple[Score, ...] = ()
     span: str | None = None
 
@@ -49,6 +55,8 @@ class Comparison:
     adjusted_p: float
     """Holm's, over all variants and evaluators of the experiment."""
     alpha: float
+    effort: str = ""
+    """What a call takes, against the baseline: time, tokens and cost as far as they are known."""
 
     @property
     def sentence(self) -> str:
@@ -58,10 +66,13 @@ class Comparison:
         interval = f"interval {r.low * 100:+.1f} to {r.high * 100:+.1f}, {r.examples} examples"
         if self.adjusted_p <= self.alpha:
             word = "better" if r.difference > 0 else "worse"
-            return f"{self.variant} is {word} than {self.baseline} by {gap} ({interval}, p {self.adjusted_p:.2g})"
+            return (
+                f"{self.variant} is {word} than {self.baseline} by {gap} ({interval}, p {self.adjusted_p:.2g})"
+                f"{self.effort}"
+            )
         return (
             f"{self.variant} can't be told from {self.baseline}: {r.difference * 100:+.1f} points ({interval}, "
-            f"p {self.adjusted_p:.2g}); {r.detectable * 100:.0f} points would have shown"
+            f"p {self.adjusted_p:.2g}; {r.detectable * 100:.0f} points would have shown){self.effort}"
         )
 
 
@@ -80,6 +91,10 @@ class Summary:
     errors: int
     latency_p50: float
     latency_p95: float
+    tokens: float | None = None
+    """Mean per example, in and out; 0 for a variant without a model; None where it isn't known."""
+    cost: float | None = None
+    """Mean per example, in US dollars; None where a price isn't known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +168,7 @@ def evaluate(
             rows.append(_run(kitchen, name, variant, example, scorers))
             if progress is not None:
                 progress(len(rows), total)
+    rows = _with_usage(rows, store)
     made = _experiment(task, data, baseline, rows, examples, scorers, alpha)
     store.put(_KIND, made.id, to_dict(made), task=task)
     return made
@@ -192,6 +208,29 @@ def _run(kitchen: Kitchen, name: str, variant: Variant, example: Example, evalua
     )  # fmt: skip
 
 
+def _with_usage(rows: Sequence[Row], store: Store) -> list[Row]:
+    """The rows with the tokens and the cost of the model calls below their spans, as far as they were recorded."""
+    calls: dict[str, list[ModelCall]] = defaultdict(list)
+    recorded = {row.span[:32] for row in rows if row.span is not None}
+    if recorded:
+        for found in store.spans(kind="llm", trace_ids=recorded):
+            if found.model_call is not None:
+                calls[found.trace_id].append(found.model_call)
+    return [row if row.span is None else _used(row, calls[row.span[:32]]) for row in rows]
+
+
+def _used(row: Row, calls: Sequence[ModelCall]) -> Row:
+    tokens = [c.usage.input_tokens for c in calls] + [c.usage.output_tokens for c in calls]
+    costs = [call.cost for call in calls]
+    return replace(row, tokens=_total(tokens), cost=_total(costs))
+
+
+def _total(values: Sequence[Number | None]) -> Number | None:
+    """The sum, 0 of nothing; None where one of them isn't known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
 def _experiment(
     task: str,
     data: Dataset,
@@ -220,6 +259,7 @@ def _experiment(
         for split in ("all", *dict.fromkeys(example.split for example in examples))
         for name in names
     ]
+    whole = {s.variant: s for s in summaries if s.split == "all"}
     digest = hashlib.sha256(canonical([to_dict(row) for row in rows]).encode()).hexdigest()
     return Experiment(
         id=digest[:16],
@@ -229,7 +269,15 @@ def _experiment(
         rows=tuple(rows),
         summaries=tuple(summaries),
         comparisons=tuple(
-            Comparison(variant=n, baseline=baseline, evaluator=m, result=r, adjusted_p=p, alpha=alpha)
+            Comparison(
+                variant=n,
+                baseline=baseline,
+                evaluator=m,
+                result=r,
+                adjusted_p=p,
+                alpha=alpha,
+                effort=_effort(whole[n], whole[baseline]),
+            )
             for (n, m), r, p in zip(pairs, results, adjusted, strict=True)
         ),
     )
@@ -243,4 +291,20 @@ def _summary(variant: str, metric: str, split: str, rows: Sequence[Row]) -> Summ
         variant=variant, evaluator=metric, split=split, mean=sum(values) / len(values), low=low, high=high,
         examples=len(values), errors=sum(row.error is not None for row in rows), latency_p50=quantile(times, 0.5),
         latency_p95=quantile(times, 0.95),
+        tokens=_mean([row.tokens for row in rows]),
+        cost=_mean([row.cost for row in rows]),
     )  # fmt: skip
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    total = _total(values)
+    return None if total is None or not values else total / len(values)
+
+
+def _effort(variant: Summary, baseline: Summary) -> str:
+    parts = [f"{variant.latency_p50:.2f} s a call against {baseline.latency_p50:.2f}"]
+    if variant.tokens is not None and baseline.tokens is not None:
+        parts.append(f"{variant.tokens:.0f} tokens against {baseline.tokens:.0f}")
+    if variant.cost is not None and baseline.cost is not None and variant.cost + baseline.cost > 0:
+        parts.append(f"${variant.cost:.5f} against ${baseline.cost:.5f}")
+    return "; " + ", ".join(parts)

@@ -60,13 +60,11 @@ class Fold:
         """The state of all events so far. `resolve` gives an event's target as it is known today."""
         taken_back = self._taken_back()
         current: dict[Slot, Feedback] = {}
-        for identity, event in self._copies.items():
-            if identity in taken_back or event.retracts is not None:
-                continue
-            slot = (resolve(event), event.name, event.by, event.source)
-            known = current.get(slot)
-            if known is None or _order(known) < _order(event):
-                current[slot] = event
+        # In the order in which they count, the later over the earlier; the identity makes that order total, for
+        # senders who give two events one id.
+        for identity, event in sorted(self._copies.items(), key=lambda item: (_order(item[1]), item[0])):
+            if identity not in taken_back and event.retracts is None:
+                current[resolve(event), event.name, event.by, event.source] = event
         conflicts = sum(len(contents) - 1 for contents in self._contents.values())
         return State(dict(sorted(current.items(), key=_slot_order)), len(self._copies), conflicts, len(taken_back))
 

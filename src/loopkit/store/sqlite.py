@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class Store:
         task: str | None = None,
         kind: str | None = None,
         trace_id: str | None = None,
+        trace_ids: Collection[str] | None = None,
         session_id: str | None = None,
         variant: str | None = None,
         tag: str | None = None,
@@ -94,6 +95,8 @@ class Store:
             conditions.append(("span.started_at >= ?", since))
         if tag is not None:
             conditions.append(("span.id IN (SELECT span_id FROM tag WHERE tag = ?)", tag))
+        if trace_ids is not None:
+            conditions.append(("span.trace_id IN (SELECT value FROM json_each(?))", canonical(sorted(trace_ids))))
         where = " AND ".join(text for text, _ in conditions) or "1"
         if local_roots:
             where += (

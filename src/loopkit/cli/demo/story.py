@@ -75,6 +75,8 @@ class Story:
     """From what a candidate is to its name in the registry."""
     lines: list[str] = field(default_factory=list)
     """The last screen."""
+    twice: int = 0
+    retracted: int = 0
     corrected: str = ""
     """A call that was corrected, to be opened at the end."""
     rollout: str = ""
@@ -181,7 +183,8 @@ def capture(story: Story) -> None:
     arrived = story.receiver.wait_for(stats["spans"], 15)
     story.console.print(
         f"{len(items)} calls, {stats['spans']} spans in the local store, {len(set(arrived))} at the receiver, "
-        f"{stats['feedback']} feedback events, {len(late)} of them late, from another process"
+        f"{stats['feedback']} feedback events: one before its call, {len(late)} late from another process, "
+        f"{story.twice} sent twice, {story.retracted} retracted"
     )
     store = loopkit.open_store()
     streams = [span for span in store.spans(kind="llm") if span.model_call and span.model_call.stream]
@@ -209,7 +212,11 @@ def make_dataset(story: Story) -> None:
     sealed = golden(story.draw.balanced(story.budget.golden_per_desk))
     story.dataset = loopkit.Dataset.create(TASK, golden=0.0, test=0.2, add=sealed)
     story.console.print(screen.dataset(story.dataset))
-    story.lines.append(f"dataset {story.dataset.id}: {len(story.dataset.split('train'))} examples to learn from")
+    sizes = {name: len(story.dataset.split(name)) for name in ("train", "test", "golden")}
+    story.lines.append(
+        f"dataset {story.dataset.id}: {sizes['train']} examples to learn from, {sizes['test']} held out, "
+        f"{sizes['golden']} golden"
+    )
 
 
 def tune(story: Story) -> None:
@@ -246,7 +253,8 @@ def evaluate(story: Story) -> None:
     better = {c.variant for c in found.comparisons if c.adjusted_p <= c.alpha and c.result.difference > 0}
     latency = {summary.variant: summary.latency_p50 for summary in found.overall()}
     story.names["winner"] = min(better, key=lambda name: latency[name]) if better else ""
-    story.lines += [comparison.sentence for comparison in found.comparisons]
+    told = [c.sentence for c in found.comparisons if c.variant in (story.names["winner"], "static")]
+    story.lines += told[-2:]
 
 
 def guard_and_route(story: Story) -> None:
@@ -257,6 +265,7 @@ def guard_and_route(story: Story) -> None:
         raise LoopkitError("the planted injection went through")
     except loopkit.Blocked as blocked:
         story.console.print(f"stopped: {blocked}")
+        story.lines.append("a planted prompt injection was stopped and became feedback")
     store = loopkit.open_store()
     trips = [event for event in store.feedback() if event.source == "guardrail"]
     story.console.print(f"and it is feedback now: {trips[-1].name} = {trips[-1].value} on {trips[-1].target[:16]}…")
@@ -351,11 +360,13 @@ def _say(story: Story, number: int, item: Item, reply: Reply, late: list[dict[st
         return
     event = loopkit.feedback(target, said.pop("name", None), said.pop("value", None), key=f"review-{number}", **said)
     if number % 7 == 0 and event is not None:  # the network was slow, and the page sent it again
+        story.twice += 1
         loopkit.feedback(
             target, event.name, event.value, correction=event.correction, by=event.by, key=f"review-{number}"
         )
     if number % 50 == 1 and event is not None:
         loopkit.retract(event)
+        story.retracted += 1
 
 
 def _late_feedback(story: Story, rows: list[dict[str, Any]]) -> None:
