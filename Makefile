@@ -36,11 +36,16 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
 
+# On PATH, else among pyenv's versions.
 test-pythons:
 	@for version in 3.10 3.11 3.12 3.13; do \
-	  if python$$version --version >/dev/null 2>&1; then \
-	    echo "== Python $$version"; \
-	    $(MAKE) test PYTHON=python$$version VENV=.venv-$$version || exit 1; \
+	  python=; \
+	  for candidate in python$$version $$(ls -d $$HOME/.pyenv/versions/$$version.*/bin/python 2>/dev/null); do \
+	    if $$candidate --version >/dev/null 2>&1; then python=$$candidate; fi; \
+	  done; \
+	  if [ -n "$$python" ]; then \
+	    echo "== Python $$version ($$python)"; \
+	    $(MAKE) test PYTHON=$$python VENV=.venv-$$version || exit 1; \
 	  else echo "== Python $$version is not installed: skipped"; fi; \
 	done
 
