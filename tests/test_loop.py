@@ -47,9 +47,7 @@ def desk(client: OpenAI, stored: MemorySink) -> Iterator[Any]:
 
     @loopkit.trace(task=TASK)
     def triage(ticket: str) -> tuple[str, str]:
-        current = loopkit.current_span()
-        assert current is not None
-        spans.append(current.id)
+        spans.append(loopkit.current_span().id)
         return route.call(ticket=ticket)
 
     spans: list[str] = []

@@ -306,7 +306,9 @@ def test_async_with_span(recorded: MemorySink) -> None:
 
 def test_head_sampling_drops_whole_traces_and_keeps_their_probability() -> None:
     with recording(sample=0.0) as recorded, loopkit.span("outer") as outer:
-        assert outer.id == ""
+        assert outer.id == "unrecorded"
+        assert loopkit.feedback(outer.id, "helpful", True) is None
+        assert loopkit.feedback(loopkit.current_span(), "helpful", True) is None
         double(1)
         assert recorded.spans() == []
     with recording(sample=0.5) as recorded:

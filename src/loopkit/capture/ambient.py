@@ -10,6 +10,7 @@ from typing import Any
 from opentelemetry import context as otel_context
 
 from loopkit import _host
+from loopkit.capture.snapshot import plain_copy
 from loopkit.types import JSON
 
 _KEY = otel_context.create_key("loopkit-ambient")
@@ -26,6 +27,7 @@ class Ambient:
 
 
 NOTHING = Ambient()
+_TAG_LIMIT = 200
 
 
 @contextmanager
@@ -42,7 +44,10 @@ def context(
     key: `with loopkit.context(order="4432")` lets feedback name the target `order:4432` tomorrow.
     Follows into asyncio tasks and `asyncio.to_thread`; for threads and executors use `contextvars.copy_context`.
     """
-    token = otel_context.attach(otel_context.set_value(_KEY, _merge(user_id, session_id, tags, metadata)))
+    merged = ambient()
+    with _host.Shielded("context()"):
+        merged = _merge(user_id, session_id, tags, metadata)
+    token = otel_context.attach(otel_context.set_value(_KEY, merged))
     try:
         yield
     finally:
@@ -57,16 +62,17 @@ def ambient(ctx: otel_context.Context | None = None) -> Ambient:
 
 def tags_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     """Top-level metadata as tags."""
-    return tuple(key if value is None else f"{key}:{value}" for key, value in metadata.items())
+    return tuple(key if value is None else f"{key}:{value}"[:_TAG_LIMIT] for key, value in metadata.items())
 
 
 def _merge(user_id: str | None, session_id: str | None, tags: Iterable[str], metadata: Mapping[str, JSON]) -> Ambient:
     outer = ambient()
+    plain = plain_copy(metadata)
     return Ambient(
         user_id=_text("user_id", user_id) or outer.user_id,
         session_id=_text("session_id", session_id) or outer.session_id,
-        tags=tuple(dict.fromkeys((*outer.tags, *_tag_list(tags), *tags_of(metadata)))),
-        metadata={**outer.metadata, **metadata},
+        tags=tuple(dict.fromkeys((*outer.tags, *_tag_list(tags), *tags_of(plain)))),
+        metadata={**outer.metadata, **plain},
     )
 
 

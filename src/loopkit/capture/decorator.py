@@ -370,10 +370,10 @@ class span:  # noqa: N801  # used as a function: with loopkit.span("retrieve") a
         self.__exit__(kind, error, trace)
 
 
-def current_span() -> Handle | None:
-    """The span that runs here, if it is one of loopkit's."""
+def current_span() -> Handle:
+    """The span that runs here; where none of loopkit's does, or it isn't recorded, one that keeps nothing."""
     live = live_span()
-    return None if live is None else Handle(live)
+    return NoSpan() if live is None else Handle(live)
 
 
 def live_span() -> LiveSpan | None:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from loopkit import _host
 from loopkit.capture.ambient import NOTHING
 from loopkit.capture.live import LiveSpan
-from loopkit.capture.snapshot import LIMIT
+from loopkit.capture.snapshot import LIMIT, TRUNCATED, snapshot
 from loopkit.config import Redactor, Settings
+from loopkit.detect.patterns import may_hold
 from loopkit.detect.patterns import redact as redact_patterns
-from loopkit.types import ModelCall, Span, SpanError
+from loopkit.types import Feedback, ModelCall, Span, SpanError
+from loopkit.wire.encode import STANDARD_PARAMETERS
+from loopkit.wire.messages import dumps
 
 
 def to_span(live: LiveSpan, settings: Settings) -> Span:
@@ -26,7 +30,7 @@ def to_span(live: LiveSpan, settings: Settings) -> Span:
         trace_id=f"{live.trace_id:032x}",
         span_id=f"{live.span_id:016x}",
         parent_id=None if live.parent_id is None else f"{live.parent_id:016x}",
-        name=live.name,
+        name=content.name,
         kind=live.kind,
         started_at=live.started_at,
         ended_at=live.ended_at,
@@ -49,6 +53,19 @@ def to_span(live: LiveSpan, settings: Settings) -> Span:
     )
 
 
+def redacted_feedback(event: Feedback, settings: Settings) -> Feedback:
+    """The event with its words redacted; without them where the redactor fails. Targets are names, not words."""
+    redact = redactor(settings)
+    words = ("value", "correction", "comment", "reason", "metadata")
+    said = {name: getattr(event, name) for name in words}
+    try:
+        return replace(event, **{name: redact_value(value, redact) for name, value in said.items()})
+    except Exception as error:  # noqa: BLE001  # a redactor may raise anything
+        _host.warn_once("redaction", f"feedback lost its words, since they could not be redacted: {error!r}")
+        value = None if isinstance(event.value, str) else event.value
+        return replace(event, value=value, correction=None, comment=None, reason=None, metadata={})
+
+
 def redactor(settings: Settings) -> Redactor:
     """The user's, else the built-in patterns."""
     return settings.redact or redact_patterns
@@ -64,6 +81,7 @@ class _Content:
         self.model_call: ModelCall | None = None
         self.metadata: Mapping[str, Any] = (live.ambient or NOTHING).metadata
         self.tags = (live.ambient or NOTHING).tags
+        self.name = live.name
         self.attributes: Mapping[str, Any] = live.attributes
         self.error = None if live.error is None else SpanError(type=type(live.error).__name__)
         keep = settings.content != "off"
@@ -75,13 +93,14 @@ class _Content:
             _host.warn_once("redaction", f"a span's content was dropped, since it could not be redacted: {error!r}")
             self.status = "failed"
             self.input = self.output = None
-            self.metadata, self.tags, self.attributes = {}, (), {}
+            self.metadata, self.tags, self.attributes, self.name = {}, (), {}, live.kind
             self.model_call = live.exchange.model_call(None, None) if live.exchange else None
 
     def _fill(self, live: LiveSpan, redact: Redactor, keep: bool) -> None:
-        self.metadata = redact_value(self.metadata, redact)
+        self.name = redact(live.name)
+        self.metadata = _load(snapshot(self.metadata), redact)
         self.tags = tuple(map(redact, self.tags))
-        self.attributes = redact_value(self.attributes, redact)
+        self.attributes = _load(snapshot(self.attributes), redact)
         if keep:
             self.input = _load(live.input, redact)
             self.output = _load(live.output, redact)
@@ -94,35 +113,56 @@ class _Content:
         if live.error is not None and live.status == "error":
             message = redact(_error_text(live.error)) if keep else ""
             self.error = SpanError(type=type(live.error).__name__, message=message)
-        if any(isinstance(value, dict) and "loopkit_truncated" in value for value in (self.input, self.output)):
+        texts = (
+            live.input,
+            live.output,
+            live.exchange and live.exchange.request,
+            live.exchange and live.exchange.response,
+        )
+        if any(text and TRUNCATED in text for text in texts):
             self.status = "truncated"
 
 
 def redact_value(value: Any, redact: Redactor) -> Any:
-    """A JSON value with every text in it redacted, keys and long numbers too."""
-    given: Any = value  # isinstance makes `value` a container of unknown types; this stays Any
+    """A JSON value with every text in it redacted, keys and long numbers too.
+
+    A text that is JSON itself (a tool call's arguments) is redacted inside, where no escape stands in the way.
+    """
     if isinstance(value, str):
-        return redact(value)
+        return _redact_text(value, redact)
     if isinstance(value, dict):
-        return {redact(str(key)): redact_value(item, redact) for key, item in given.items()}
+        fields: dict[Any, Any] = value
+        return {redact(str(key)): redact_value(item, redact) for key, item in fields.items()}
     if isinstance(value, (list, tuple)):
-        return [redact_value(item, redact) for item in given]
+        items: Any = value
+        return [redact_value(item, redact) for item in items]
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**12:
         cleaned = redact(str(value))
         return value if cleaned == str(value) else cleaned
     return value
 
 
+def _redact_text(text: str, redact: Redactor) -> str:
+    if text[:1] in ("{", "["):
+        try:
+            inner = json.loads(text)
+        except ValueError:
+            return redact(text)
+        cleaned = redact_value(inner, redact)
+        return text if cleaned == inner else dumps(cleaned)
+    return redact(text)
+
+
 def _load(text: str | None, redact: Redactor) -> Any:
     """The redacted value in a JSON text.
 
-    The built-in patterns run over the JSON text first: where they find nothing there, nothing needs walking. A
-    user's own redactor sees every text by itself, since it may depend on where a text begins.
+    Where the built-in patterns' prefilters find nothing in the JSON text, nothing needs walking. A user's own
+    redactor sees every text by itself.
     """
     if text is None:
         return None
     value = json.loads(text)
-    if redact is redact_patterns and redact(text) == text:
+    if redact is redact_patterns and not may_hold(text):
         return value
     return redact_value(value, redact)
 
@@ -135,6 +175,5 @@ def _error_text(error: BaseException) -> str:
 
 
 def _without_content(call: ModelCall) -> ModelCall:
-    from dataclasses import replace
-
-    return replace(call, input=(), output=(), tools=(), native_request=None)
+    known = {name: value for name, value in call.parameters.items() if name in STANDARD_PARAMETERS}
+    return replace(call, input=(), output=(), tools=(), native_request=None, parameters=known)

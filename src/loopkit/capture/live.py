@@ -13,13 +13,16 @@ from opentelemetry.trace import Span as OtelSpan
 from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
+from loopkit import _host
 from loopkit.capture.ambient import Ambient, tags_of
+from loopkit.capture.snapshot import plain_copy, snapshot
 from loopkit.types import JSON, Kind
 
 if TYPE_CHECKING:
     from loopkit.capture.recorder import Recorder
     from loopkit.capture.recording import Exchange
 
+_shield = _host.Shielded("describing a span")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _CANCELLED = ("CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit")
 
@@ -38,6 +41,7 @@ class LiveSpan(OtelSpan):
         "kind",
         "name",
         "output",
+        "parent",
         "parent_id",
         "propensity",
         "recorder",
@@ -57,6 +61,7 @@ class LiveSpan(OtelSpan):
         self.trace_id = trace_id
         self.span_id = span_id
         self.started_at = started_at
+        self.parent: LiveSpan | None = None
         self.parent_id: int | None = None
         self.ended_at = 0
         self.status: Literal["ok", "error", "cancelled"] = "ok"
@@ -89,11 +94,17 @@ class LiveSpan(OtelSpan):
         elif cancelled:
             self.status = "cancelled"
         self.ended_at = max(self.recorder.clock.now(), self.started_at)
+        self.parent = None
         self.recorder.put(self)
 
     def bind(self, variant: str, task: str, propensity: float | None) -> None:
-        """Say which variant serves what runs below."""
-        self.variant, self.task, self.propensity = variant, task, propensity
+        """Say which variant serves the task: on this span and on those of the task that it runs in."""
+        span: LiveSpan | None = self
+        while span is not None and span.task in (task, None):
+            if span.task is None and span is not self:
+                return
+            span.variant, span.task, span.propensity = variant, task, propensity
+            span = span.parent
 
     def describe(self, metadata: Mapping[str, JSON], tags: tuple[str, ...] = ()) -> None:
         """Add metadata and tags."""
@@ -101,8 +112,8 @@ class LiveSpan(OtelSpan):
         self.ambient = Ambient(
             user_id=old.user_id,
             session_id=old.session_id,
-            tags=tuple(dict.fromkeys((*old.tags, *tags, *tags_of(metadata)))),
-            metadata={**old.metadata, **metadata},
+            tags=tuple(dict.fromkeys((*old.tags, *tags, *tags_of(plain_copy(metadata))))),
+            metadata={**old.metadata, **plain_copy(metadata)},
         )
 
     # What OpenTelemetry's API asks of a span.
@@ -157,6 +168,10 @@ class LiveSpan(OtelSpan):
         self.finish()
 
 
+UNRECORDED = "unrecorded"
+"""The id of a span that isn't recorded: feedback on it is dropped without a word."""
+
+
 class Handle:
     """A span as the application holds it: its ids, and a way to add to it while it runs. Holds no content."""
 
@@ -177,19 +192,18 @@ class Handle:
         **metadata: JSON,
     ) -> None:
         """Set input, output or name, or add tags and metadata. After the span has ended it does nothing."""
-        from loopkit.capture.snapshot import snapshot
-
         live = self._live
         if not live.is_recording():
             return
-        if input is not None:
-            live.input = snapshot(input)
-        if output is not None:
-            live.output = snapshot(output)
-        if name is not None:
-            live.name = name
-        if tags or metadata:
-            live.describe(metadata, tuple(tags))
+        with _shield:
+            if input is not None:
+                live.input = snapshot(input)
+            if output is not None:
+                live.output = snapshot(output)
+            if name is not None:
+                live.name = str(name)
+            if tags or metadata:
+                live.describe(metadata, (tags,) if isinstance(tags, str) else tuple(tags))
 
     def __repr__(self) -> str:
         return f"<span {self.id}>"
@@ -201,8 +215,8 @@ class NoSpan(Handle):
     __slots__ = ()
 
     def __init__(self) -> None:
-        self.id = ""
-        self.trace_id = ""
+        self.id = UNRECORDED
+        self.trace_id = UNRECORDED
 
     def set(self, **_: JSON) -> None:
         """Nothing."""

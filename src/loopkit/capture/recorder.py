@@ -35,7 +35,7 @@ class Recorder:
         self.ids = ids
         self.identities = Identities()
         self.worker = Worker(settings, sinks)
-        self._random = random.Random()
+        self._random = random.SystemRandom()  # forked workers must not draw alike
         self._services: dict[str, Any] = {}
         _recorders.add(self)
 
@@ -91,7 +91,7 @@ class Recorder:
 
     def _child(self, parent: LiveSpan, name: str, kind: Kind) -> LiveSpan:
         live = LiveSpan(self, name, kind, parent.trace_id, self.ids.span_id(), self.clock.now())
-        live.parent_id = parent.span_id
+        live.parent, live.parent_id = parent, parent.span_id
         live.task, live.variant, live.propensity = parent.task, parent.variant, parent.propensity
         live.sampling_probability = parent.sampling_probability
         return live

@@ -13,11 +13,14 @@ import enum
 import json
 import pathlib
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 LIMIT = 1_000_000
 """Characters of JSON kept for one input or output; beyond it the text is cut and marked."""
 
+TRUNCATED = "loopkit_truncated"
+_DEPTH = 6
 _AS_TEXT = (
     datetime.date,
     datetime.time,
@@ -30,15 +33,34 @@ _AS_TEXT = (
 
 
 def snapshot(value: Any) -> str:
-    """The JSON text of `value`."""
+    """The JSON text of `value`. What is over the limit keeps its shape, with its long texts cut and marked."""
     try:
         text = _encoder.encode(value)
-    except (ValueError, TypeError, RecursionError, RuntimeError):
-        # circular, keys that aren't strings, too deep, or changed by another thread meanwhile
-        text = _encoder.encode(_without_cycles(value, depth=6))
+    except Exception:  # noqa: BLE001  # circular, odd keys, too deep, changed meanwhile; a model_dump may raise anything
+        text = _encoder.encode(_without_cycles(value, depth=_DEPTH))
     if len(text) > LIMIT:
-        return _encoder.encode({"loopkit_truncated": len(text), "start": text[:LIMIT]})
+        text = _encoder.encode(_cut(json.loads(text), LIMIT // 20))
+    if len(text) > LIMIT:
+        return _encoder.encode({TRUNCATED: len(text), "start": text[: LIMIT // 2]})
     return text
+
+
+def plain_copy(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata as JSON values of their own, so that later changes don't show."""
+    copied: dict[str, Any] = json.loads(snapshot(dict(metadata)))
+    return copied
+
+
+def _cut(value: Any, longest: int) -> Any:
+    if isinstance(value, str) and len(value) > longest:
+        return f"{value[:longest]}… [{TRUNCATED}: {len(value)} characters]"
+    if isinstance(value, dict):
+        fields: dict[Any, Any] = value
+        return {key: _cut(item, longest) for key, item in fields.items()}
+    if isinstance(value, list):
+        items: list[Any] = value
+        return [_cut(item, longest) for item in items]
+    return value
 
 
 def plain(value: Any) -> Any:

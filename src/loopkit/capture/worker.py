@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from loopkit import _host
-from loopkit.capture.finish import to_span
+from loopkit.capture.finish import redacted_feedback, to_span
 from loopkit.capture.live import LiveSpan
 from loopkit.capture.sinks import Batch, Sink
 from loopkit.config import Settings
@@ -152,7 +152,7 @@ class Worker:
         feedback: list[Feedback] = []
         for item in items:
             if isinstance(item, Feedback):
-                feedback.append(item)
+                feedback.append(redacted_feedback(item, self._settings))
                 continue
             with _host.Shielded("encoding a span"):
                 spans.append(encode_span(to_span(item, self._settings)))
@@ -171,8 +171,13 @@ class Worker:
                     self._hold(held, error)
                     break
                 except Exception as error:  # noqa: BLE001  # this batch's fault: it would fail for ever
-                    self.dropped += len(held[0].spans) + len(held[0].feedback)
-                    _host.report("a sink", error)
+                    first, second = _halves(held.popleft())
+                    if second is None:
+                        self.dropped += len(first.spans) + len(first.feedback)
+                        _host.report("a sink", error)
+                    else:  # down to the one item that can't be written
+                        held.extendleft((second, first))
+                    continue
                 held.popleft()
 
     def _hold(self, held: deque[Batch], error: Exception) -> None:
@@ -182,3 +187,17 @@ class Worker:
         while len(held) > _HELD_LIMIT:
             lost = held.popleft()
             self.dropped += len(lost.spans) + len(lost.feedback)
+
+
+def _halves(batch: Batch) -> tuple[Batch, Batch | None]:
+    """A batch in two; None where it holds one item."""
+    spans, feedback = batch.spans, batch.feedback
+    if spans and feedback:
+        return Batch(spans=spans), Batch(feedback=feedback)
+    if len(spans) > 1:
+        middle = len(spans) // 2
+        return Batch(spans=spans[:middle]), Batch(spans=spans[middle:])
+    if len(feedback) > 1:
+        middle = len(feedback) // 2
+        return Batch(feedback=feedback[:middle]), Batch(feedback=feedback[middle:])
+    return batch, None

@@ -45,7 +45,7 @@ def from_feedback(store: Store, task: str) -> Selection:
 def _expected(call: Span, events: Sequence[Feedback]) -> tuple[object, str | None]:
     if call.status != "ok":
         return None, "that failed or were stopped"
-    if not isinstance(call.input, dict):
+    if not isinstance(call.input, dict) or call.content_status != "kept":
         return None, "without recorded inputs"
     if not events:
         return None, "without feedback"

@@ -61,6 +61,15 @@ def redact(text: str, kinds: Iterable[str] = ALL) -> str:
     return "".join(pieces) + text[position:]
 
 
+def may_hold(text: str) -> bool:
+    """Whether any pattern could match in this JSON text, by the prefilters alone.
+
+    For JSON as it is on the wire: an escaped character may hide what a pattern looks for, or stand where it looks
+    for a boundary, so only "no" is an answer.
+    """
+    return _DIGITS.search(text) is not None or any(hint in text for hint in _ALL_HINTS)
+
+
 def is_luhn(digits: str) -> bool:
     """The check digit of card numbers (ISO/IEC 7812-1)."""
     total = 0
@@ -167,3 +176,4 @@ _PATTERNS = (
     _Pattern("card", re.compile(r"(?<!\d)(?<!\d\.)\d(?:[ -]?\d){12,}(?!\.\d)"), (), _cards),
     _Pattern("phone", re.compile(r"(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,6}(?!\w)"), ("+",)),
 )
+_ALL_HINTS = ("\\u", *(hint for pattern in _PATTERNS for hint in pattern.hints))

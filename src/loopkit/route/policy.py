@@ -12,7 +12,7 @@ from loopkit.capture.ambient import Ambient
 from loopkit.errors import InvalidInput
 from loopkit.route.source import Serving
 
-_random = random.Random()
+_random = random.SystemRandom()  # forked workers must not draw alike
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Who said it, without saying who: authors are pseudonymised by a keyed hash.
 
-The key is per home directory, made on first use; with it the same person is the same pseudonym, and without it
-the pseudonym can't be turned back by trying names.
+The key lies in the store's directory (in memory, for a service without a store) and is made on first use. With it the
+same person is the same pseudonym; without it the pseudonym can't be turned back by trying names.
 """
 
 from __future__ import annotations
@@ -9,29 +9,28 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 from functools import lru_cache
+from pathlib import Path
 
-from loopkit.config import home_directory
-
-_PREFIX = "anon-"
+_PSEUDONYM = re.compile(r"anon-[0-9a-f]{16}")
 
 
-def pseudonym(author: str) -> str:
+def pseudonym(author: str, directory: Path | None) -> str:
     """The author's pseudonym; a pseudonym stays as it is."""
-    if author.startswith(_PREFIX):
+    if _PSEUDONYM.fullmatch(author):
         return author
-    digest = hmac.new(_key(str(home_directory())), author.encode("utf-8", "replace"), hashlib.sha256)
-    return _PREFIX + digest.hexdigest()[:16]
+    digest = hmac.new(_key(directory), author.encode("utf-8", "replace"), hashlib.sha256)
+    return f"anon-{digest.hexdigest()[:16]}"
 
 
 @lru_cache(maxsize=8)
-def _key(home: str) -> bytes:
-    path = os.path.join(home, "pseudonym.key")
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError:
-        pass
+def _key(directory: Path | None) -> bytes:
+    if directory is None:
+        return os.urandom(32)
+    home, path = str(directory), str(directory / "pseudonym.key")
+    if known := _read(path):
+        return known
     key = os.urandom(32)
     try:
         os.makedirs(home, mode=0o700, exist_ok=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, get_args
 
 from loopkit import _host
 from loopkit.capture import slot
-from loopkit.capture.live import Handle
+from loopkit.capture.live import UNRECORDED, Handle
 from loopkit.errors import InvalidInput
 from loopkit.signals.identity import pseudonym
 from loopkit.types import JSON, Feedback, FeedbackKind, Source
@@ -40,7 +41,8 @@ def feedback(
     Returns the event at once (its `id` can be retracted or superseded later); it is on disk within the append
     delay. The target need not be known yet: feedback waits for it. Without a name it is a "correction",
     "preference" or "ranking". With `key`, the same key is the same event; without, every call is a new one.
-    Before `init()` it says once that it has nowhere to go, and returns None.
+    Before `init()` it says once that it has nowhere to go, and returns None, as it does for a call that was sampled
+    out.
 
         loopkit.feedback(response, "helpful", True)
         loopkit.feedback(response.id, correction="declined_card_payment", by="ana")
@@ -56,6 +58,10 @@ def feedback(
     if recorder is None:
         _host.warn_once("feedback before init", "feedback() has nowhere to go: call loopkit.init() first")
         return None
+    if resolved == UNRECORDED:
+        return None
+    if "by" in event:
+        event["by"] = pseudonym(event["by"], recorder.settings.store)
     return recorder.say(resolved, **event)
 
 
@@ -71,6 +77,8 @@ def statement(name: str | None, value: Any, **given: Any) -> dict[str, Any]:
     fields = {key: item for key, item in given.items() if item is not None}
     if given.get("preferred_over") is not None:
         fields["preferred_over"] = target_of(given["preferred_over"])
+    if isinstance(given.get("ranking"), str):
+        raise InvalidInput(f"ranking is {given['ranking']!r}: give a list of targets, best first")
     fields["ranking"] = tuple(target_of(item) for item in given.get("ranking") or ())
     fields["name"] = _name(name, value, fields)
     fields["value"] = _value(fields["name"], value)
@@ -83,9 +91,10 @@ def statement(name: str | None, value: Any, **given: Any) -> dict[str, Any]:
         raise InvalidInput(f"weight is {fields['weight']!r}: it is a number between 0 and 1")
     if "at" in fields:
         fields["at"] = _nanoseconds(fields["at"])
-    if "by" in fields:
-        fields["by"] = pseudonym(fields["by"])
-    for text in ("comment", "key", "supersedes", "retracts"):
+    for name in ("correction", "metadata"):
+        if name in fields:
+            fields[name] = _json_value(name, fields[name])
+    for text in ("comment", "by", "key", "supersedes", "retracts"):
         if text in fields and not isinstance(fields[text], str):
             raise InvalidInput(f"{text} is {fields[text]!r}: it is a string")
     return fields
@@ -98,7 +107,7 @@ def target_of(target: Any) -> str:
             raise InvalidInput("the target is an empty string: give a span id, a response or its id, or a join key")
         return target
     if isinstance(target, Handle):
-        return target.id or "unrecorded"
+        return target.id
     recorder = slot.recorder
     found = None if recorder is None else recorder.identities.find(target)
     if found is not None:
@@ -107,7 +116,7 @@ def target_of(target: Any) -> str:
     if isinstance(response_id, str) and response_id:
         return response_id
     if recorder is None and target is not None:
-        return "unrecorded"
+        return UNRECORDED
     raise InvalidInput(
         f"a {type(target).__name__} is no target: give a response that a wrapped client returned, its id, "
         "current_span().id, 'trace:…', 'session:…' or a join key such as 'order:4432'"
@@ -142,6 +151,16 @@ def _value(name: str, value: Any) -> Any:
     raise InvalidInput(f"the value of {name!r} is {value!r}: give a bool, a finite number or a string")
 
 
+def _json_value(name: str, value: Any) -> Any:
+    """The value as plain JSON, now: what can't be written would otherwise be found out when nobody can help it."""
+    try:
+        return json.loads(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"the {name} can't be written as JSON ({error}): give text, numbers, lists and dicts"
+        ) from error
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -152,8 +171,8 @@ def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 
 def _nanoseconds(at: Any) -> int:
-    if isinstance(at, datetime):
+    if isinstance(at, datetime) and 1970 <= at.year < 2262:
         return int(at.timestamp() * 1_000_000) * 1000
-    if isinstance(at, int) and not isinstance(at, bool) and at >= 0:
+    if isinstance(at, int) and not isinstance(at, bool) and 0 <= at < 2**63:
         return at
     raise InvalidInput(f"at is {at!r}: give a datetime, or nanoseconds since the epoch")

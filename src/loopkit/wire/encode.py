@@ -17,7 +17,7 @@ from loopkit.wire.messages import dumps, encode_messages
 from loopkit.wire.protobuf import attributes, delimited, fixed64, text, varint
 
 _ATTRIBUTE = b"\x4a"  # Span.attributes = 9
-_STANDARD_PARAMETERS = frozenset(
+STANDARD_PARAMETERS = frozenset(
     ("temperature", "top_p", "top_k", "max_tokens", "seed", "frequency_penalty", "presence_penalty",
      "stop_sequences", "choice.count")
 )  # fmt: skip
@@ -40,7 +40,7 @@ def encode_span(span: Span) -> EncodedSpan:
     """The span's three pieces."""
     return EncodedSpan(
         core=_fields(span) + attributes(_ATTRIBUTE, _core_attributes(span)),
-        content=attributes(_ATTRIBUTE, _content_attributes(span)),
+        content=_status_message(span) + attributes(_ATTRIBUTE, _content_attributes(span)),
         local=attributes(_ATTRIBUTE, _local_attributes(span)),
     )
 
@@ -70,9 +70,15 @@ def _fields(span: Span) -> bytes:
     if span.parent_id is not None:
         parts.append(b"\x22\x08" + bytes.fromhex(span.parent_id))
     if span.status == "error":
-        message = span.error.message if span.error else ""
-        parts.append(delimited(b"\x7a", (delimited(b"\x12", text(message)) if message else b"") + b"\x18\x02"))
+        parts.append(b"\x7a\x02\x18\x02")  # Status.code = ERROR; the message may quote content and goes with it
     return b"".join(parts)
+
+
+def _status_message(span: Span) -> bytes:
+    """A second piece of the Status message: protobuf merges the two."""
+    if span.status != "error" or span.error is None or not span.error.message:
+        return b""
+    return delimited(b"\x7a", delimited(b"\x12", text(span.error.message)))
 
 
 def _core_attributes(span: Span) -> dict[str, Any]:
@@ -126,14 +132,9 @@ def _model_call_attributes(call: ModelCall) -> dict[str, Any]:
         names.COST: call.cost,
         names.SYSTEM_FINGERPRINT: call.system_fingerprint,
     }
-    other = {}
     for name, value in call.parameters.items():
-        if name in _STANDARD_PARAMETERS:
+        if name in STANDARD_PARAMETERS:
             values[names.REQUEST_PREFIX + name] = value
-        else:
-            other[name] = value
-    if other:
-        values[names.PARAMETERS] = dumps(other)
     return values
 
 
@@ -145,6 +146,10 @@ def _content_attributes(span: Span) -> dict[str, Any]:
             values[names.INPUT_MESSAGES] = encode_messages(call.input, output=False)
         if call.output:
             values[names.OUTPUT_MESSAGES] = encode_messages(call.output, output=True)
+        # a provider's own parameters may hold words: predictions, schemas, user names
+        other = {name: value for name, value in call.parameters.items() if name not in STANDARD_PARAMETERS}
+        if other:
+            values[names.PARAMETERS] = dumps(other)
         if call.tools:
             values[names.TOOL_DEFINITIONS] = dumps(call.tools)
     _put_value(values, names.OI_INPUT, names.OI_INPUT_TYPE, span.input)

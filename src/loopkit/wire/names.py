@@ -61,7 +61,7 @@ GUARD_STAGE = "loopkit.guardrail.stage"  # input or output
 GUARD_OUTCOME = "loopkit.guardrail.outcome"  # allow, flag, redact, block, error
 GUARD_REASON = "loopkit.guardrail.reason"  # why
 NATIVE_REQUEST = "loopkit.request.body"  # local store only: the provider-native request, JSON
-PARAMETERS = "loopkit.request.parameters"  # parameters that have no gen_ai.request name, JSON
+PARAMETERS = "loopkit.request.parameters"  # content: parameters that have no gen_ai.request name, JSON
 
 OI_KINDS = {
     "task": "CHAIN",

@@ -68,8 +68,7 @@ class Newsdesk:
         return reply
 
     def _routed(self, headline: str, paragraph: str, reply: Reply, stream: bool) -> str:
-        current = loopkit.current_span()
-        reply.span_id = current.id if current is not None else ""
+        reply.span_id = loopkit.current_span().id
         inputs = {"headline": headline, "paragraph": paragraph}
         if not stream:
             desk: str = self.router.call(**inputs)
