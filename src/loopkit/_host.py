@@ -19,7 +19,7 @@ strict = False
 
 
 class Shielded:
-    """`with shielded("what"):` suppresses, counts and once reports any `Exception` of ours.
+    """`with Shielded("what"):` suppresses, counts and once reports any `Exception` of ours.
 
     One reusable object per place: it has no state, so that entering it costs nothing but the call.
     """

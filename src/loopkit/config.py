@@ -70,7 +70,7 @@ class Settings:
     destinations: tuple[Destination, ...] = ()
     content: Content = "local"
     redact: Redactor | None = None
-    """None redacts nothing."""
+    """None redacts the built-in patterns."""
     sample: float = 1.0
     strict: bool = False
     disabled: bool = False
@@ -140,6 +140,8 @@ def _store_path(store: Any, home: Path) -> Path | None:
         return home
     if store is None:
         return None
+    if not isinstance(store, (str, os.PathLike)):
+        raise InvalidSetting(f"store is {store!r}: name a directory, or None for no store")
     path = Path(store).absolute()
     if path.exists() and not path.is_dir():
         raise InvalidSetting(f"store is {str(path)!r}, which is a file: name a directory, or None for no store")
@@ -150,6 +152,9 @@ def _destinations(export: Iterable[str | Destination] | None, env: Mapping[str, 
     if isinstance(export, str):
         raise InvalidSetting(f"export is {export!r}: give a list, such as [{export!r}]")
     found = [Destination(endpoint=item) if isinstance(item, str) else item for item in export or ()]
+    for item in found:
+        if not isinstance(item, Destination):
+            raise InvalidSetting(f"export has {item!r}: give URLs or Destinations")
     endpoint = env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     variable = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
     if not endpoint and (base := env.get("OTEL_EXPORTER_OTLP_ENDPOINT")):

@@ -4,7 +4,7 @@
     ├── InvalidInput         (ValueError)    an argument is wrong: fix the call
     │   └── InvalidSetting                   a setting or an environment variable is wrong: fix the configuration
     ├── NotFound             (LookupError)   no such task, variant, dataset, span or rollout: check the name
-    ├── UnsupportedClient    (TypeError)     wrap() doesn't know this client: use record_model_call or a dialect
+    ├── UnsupportedClient    (TypeError)     wrap() doesn't know this client: decorate the function that calls it
     ├── MissingExtra         (ImportError)   an optional package is missing: the message is the pip line
     ├── StoreUnusable        (OSError)       the local store can't be opened or read: the message says what to do
     └── Blocked                              a guard stopped the call: `verdict` says which check, where and why

@@ -128,7 +128,8 @@ def test_a_variant_that_fails_is_rescued_by_the_default(recorded: MemorySink) ->
     route = loopkit.Router("triage", default=A, client=client.with_options(max_retries=0), source=Fixed(serving))
     assert route.call(ticket="x") == "answer of model-a"
     task = next(s for s in recorded.spans() if s.kind == "task")
-    assert (task.variant, task.propensity, task.status) == ("default", 1.0, "ok")
+    assert (task.variant, task.propensity, task.status) == ("v2", 1.0, "ok")
+    assert task.attributes["loopkit.router.fallback"] is True
 
 
 def test_the_providers_exception_passes_when_the_default_fails_too() -> None:

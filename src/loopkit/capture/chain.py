@@ -39,13 +39,28 @@ class Call:
         """What came back, as texts."""
         if self.dialect is not None:
             return self.dialect.output_texts(result)
-        return [result] if isinstance(result, str) else []
+        seen: list[str] = []
+        changed_texts(result, lambda text: seen.append(text) or text)  # type: ignore[func-returns-value]
+        return seen
 
     def with_output(self, result: Any, change: Callable[[str], str]) -> Any:
         """The result with those texts changed."""
         if self.dialect is not None:
             return self.dialect.with_output(result, change)
-        return change(result) if isinstance(result, str) else result
+        return changed_texts(result, change)
+
+
+def changed_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A copy of plain data with every text in it changed; other objects are left as they are."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        fields: dict[Any, Any] = value
+        return {key: changed_texts(item, change) for key, item in fields.items()}
+    if type(value) in (list, tuple):
+        items: Any = value
+        return type(items)(changed_texts(item, change) for item in items)
+    return value
 
 
 class Interceptor(Protocol):
@@ -71,6 +86,14 @@ class Filter(Protocol):
         ...
 
 
+class _Stopped(Exception):
+    """Carries the function's own StopIteration, which can't be thrown into a generator."""
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 def drive(interceptors: tuple[Interceptor, ...], call: Call, send: Callable[[Call], Any]) -> Any:
     """Run the chain around `send`."""
     plan = _compose(interceptors, call)
@@ -79,12 +102,16 @@ def drive(interceptors: tuple[Interceptor, ...], call: Call, send: Callable[[Cal
         while True:
             try:
                 result = send(step)
+            except StopIteration as error:
+                step = plan.throw(_Stopped(error))
             except Exception as error:  # noqa: BLE001  # the interceptors decide what becomes of it
                 step = plan.throw(error)
             else:
                 step = plan.send(result)
     except StopIteration as done:
         return done.value
+    except _Stopped as stopped:
+        raise stopped.error from None
 
 
 async def adrive(interceptors: tuple[Interceptor, ...], call: Call, send: Callable[[Call], Awaitable[Any]]) -> Any:

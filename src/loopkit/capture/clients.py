@@ -35,6 +35,8 @@ def wrap(client: Client, *, guard: Interceptor | None = None, interceptors: Iter
     check_interceptors(chain)
     if not is_wrapped(client):
         hook(client, package, chain)
+    elif chain:
+        raise InvalidInput("this client is wrapped already: unwrap() it first, then give wrap() guard and interceptors")
     return client
 
 

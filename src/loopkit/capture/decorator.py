@@ -115,7 +115,7 @@ class _Plan:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The inputs, as an interceptor may have changed them, as arguments again."""
         changed = [inputs.get(name, value) for name, value in zip(self.parameters, args, strict=False)]
-        rest = args[len(self.parameters) :]
+        rest = inputs.get("args", args[len(self.parameters) :]) if len(args) > len(self.parameters) else ()
         return (*changed, *rest), {name: inputs.get(name, value) for name, value in kwargs.items()}
 
     def begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Recording, Call]:
@@ -206,7 +206,10 @@ def _wrap_generator(function: Any, plan: _Plan) -> Any:
 
         try:
             with pieces.attached():
-                inner = drive(plan.interceptors, call, open_inner) if plan.interceptors else open_inner(call)
+                inner: Any = drive(plan.interceptors, call, open_inner) if plan.interceptors else open_inner(call)
+            if not hasattr(inner, "send"):  # an interceptor answered by itself
+                yield from (*pieces.take(inner), *pieces.end())
+                return None
             step, argument = inner.send, None
             while True:
                 try:
@@ -244,7 +247,13 @@ def _wrap_async_generator(function: Any, plan: _Plan) -> Any:
 
         try:
             with pieces.attached():
-                inner = await (adrive(plan.interceptors, call, open_inner) if plan.interceptors else open_inner(call))
+                inner: Any = await (
+                    adrive(plan.interceptors, call, open_inner) if plan.interceptors else open_inner(call)
+                )
+            if not hasattr(inner, "asend"):  # an interceptor answered by itself
+                for piece in (*pieces.take(inner), *pieces.end()):
+                    yield piece
+                return
             step, argument = inner.asend, None
             while True:
                 try:
@@ -271,6 +280,10 @@ def _wrap_async_generator(function: Any, plan: _Plan) -> Any:
     return wrapper
 
 
+_KEPT_ITEMS = 10_000
+"""Of what a generator gives, so many are recorded."""
+
+
 class _Pieces:
     """What a generator has given so far: recorded, filtered, and current only while a step runs."""
 
@@ -283,7 +296,8 @@ class _Pieces:
         return _Attached(self._recording.recorder, self._recording.live)
 
     def take(self, item: Any) -> list[Any]:
-        self._given.append(item)
+        if self._recording.live is not None and len(self._given) < _KEPT_ITEMS:
+            self._given.append(item)
         return self._filtered([item], 0)
 
     def end(self) -> list[Any]:

@@ -5,6 +5,8 @@ No I/O and no colour: the sync and the async paths call the same methods. `run` 
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -62,8 +64,8 @@ class Recording:
         if self.live is None:
             return
         with _shield:
-            if self.exchange is not None:
-                self.exchange.response = _response_json(value)
+            if self.exchange is not None and hasattr(value, "model_dump_json"):
+                self.exchange.response = value.model_dump_json(exclude_unset=True, warnings=False)
             else:
                 self.live.output = snapshot(value)
             self.remember(value)
@@ -71,9 +73,12 @@ class Recording:
 
     def answered(self, body: str) -> None:
         """A whole answer that came as its JSON text."""
-        if self.live is not None and self.exchange is not None and self.live.is_recording():
-            self.exchange.response = body
-            self.live.finish()
+        if self.live is None or self.exchange is None or not self.live.is_recording():
+            return
+        with contextlib.suppress(ValueError):
+            if self._fold is None and isinstance(json.loads(body), dict):  # a stream read as bytes is no JSON object
+                self.exchange.response = body
+        self.live.finish()
 
     def raised(self, error: BaseException) -> None:
         """The call failed, or was cancelled; what had come of a stream is kept."""
@@ -166,11 +171,3 @@ def stream_filters(interceptors: Iterable[Interceptor], call: Call) -> tuple[Fil
         if made is not None:
             found.append(made)
     return tuple(found)
-
-
-def _response_json(value: Any) -> str:
-    dump = getattr(value, "model_dump_json", None)
-    if dump is None:
-        return snapshot(value)
-    text: str = dump(exclude_unset=True, warnings=False)
-    return text

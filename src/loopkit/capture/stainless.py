@@ -21,6 +21,7 @@ from loopkit.capture.dialects.openai_responses import Responses
 from loopkit.capture.recording import Exchange, Recording, arun, run, stream_filters
 from loopkit.capture.snapshot import snapshot
 from loopkit.capture.stream import watch_raw, watch_stream
+from loopkit.errors import InvalidInput
 
 _CHAT, _RESPONSES, _MESSAGES = Chat(), Responses(), Messages()
 _OPENAI_LIKE: Mapping[str, Dialect] = {"/chat/completions": _CHAT, "/responses": _RESPONSES}
@@ -48,6 +49,7 @@ _HOSTS = {
 }
 """By host: OpenTelemetry's provider names where it has one."""
 
+_RAW = "x-stainless-raw-response"
 _BASES = ("SyncAPIClient", "AsyncAPIClient")
 
 
@@ -104,6 +106,7 @@ class Hook:
         if not isinstance(options.json_data, Mapping):
             return None
         request: dict[str, Any] = {**body, **(options.extra_json or {})}
+        self._refuse_unseen(options)
         recording = Recording(None, None)
         with _host.Shielded("starting a call"):
             live = None
@@ -116,6 +119,15 @@ class Hook:
         task = None if recording.live is None else recording.live.task
         call = Call(task=task, request=request, dialect=dialect, stream=stream)
         return _Request(self, options, call, recording)
+
+    def _refuse_unseen(self, options: Any) -> None:
+        """A raw response passes as bytes: what checks outputs would not see it. Said before anything is sent."""
+        asked_raw = any(str(name).lower() == _RAW for name in (options.headers or ()))
+        if asked_raw and any(getattr(each, "output", None) for each in self.interceptors):
+            raise InvalidInput(
+                "with_raw_response and with_streaming_response can't be used with a guard that checks outputs: "
+                "call create(), or wrap a client of its own without output checks"
+            )
 
     def _provider(self, client: Any) -> str:
         host = urlsplit(str(client.base_url)).hostname or ""
@@ -138,7 +150,7 @@ class _Request:
         if call.request is self.call.request:
             return self.options
         options = self.options.model_copy()
-        options.json_data = dict(call.request)
+        options.json_data, options.extra_json = dict(call.request), None  # the request holds both
         if self.recording.exchange is not None:
             self.recording.exchange.request = snapshot(call.request)
         return options

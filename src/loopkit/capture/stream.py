@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from loopkit.capture.chain import Filter
@@ -110,96 +110,123 @@ def watch_stream(stream: Any, recording: Recording, filters: tuple[Filter, ...])
     Both Stainless stream classes keep their iterator in `_iterator` and their HTTP response in `response`.
     """
     response = stream.response
-    close = getattr(response, "aclose", response.close) if hasattr(stream, "__aiter__") else response.close
-    iterator = RecordedIterator(stream._iterator, recording, filters, close)
-    stream._iterator = iterator
-    _watch_close(response, recording, lambda: iterator.stepping)
-    _watch_garbage(stream, recording)
-    recording.remember(stream)
+    busy = _watch_close(response, recording)
+    _put_inside(stream, recording, filters, busy)
     return stream
 
 
 def watch_raw(raw: Any, recording: Recording, filters: tuple[Filter, ...]) -> Any:
     """A raw response whose body hasn't been read: recorded when the application reads, parses or closes it."""
-    reading = _Flag()
-    response = raw.http_response
-    _watch_read(response, recording, reading)
-    _watch_close(response, recording, lambda: reading.up)
+    busy = _watch_close(raw.http_response, recording)
+    _watch_read(raw.http_response, recording, busy)
     _watch_garbage(raw, recording)
     recording.remember(raw)
     parse = raw.parse
 
     def parsed(*args: Any, **kwargs: Any) -> Any:
         result = parse(*args, **kwargs)
-        if hasattr(result, "__await__"):
-            return _awaited(result)
-        return kept(result)
+        return _awaited(result) if hasattr(result, "__await__") else kept(result)
 
     async def _awaited(result: Any) -> Any:
         return kept(await result)
 
     def kept(result: Any) -> Any:
-        if hasattr(result, "_iterator") and hasattr(result, "response"):
-            if not isinstance(result._iterator, RecordedIterator):  # parse() gives the same stream twice
-                watch_stream(result, recording, filters)
-        else:
+        if not (hasattr(result, "_iterator") and hasattr(result, "response")):
             recording.remember(result)
+        elif not isinstance(result._iterator, RecordedIterator):  # parse() gives the same stream twice
+            _put_inside(result, recording, filters, busy)
         return result
 
     raw.parse = parsed
     return raw
 
 
-class _Flag:
-    up = False
+class _Busy:
+    """Up while the SDK or httpx reads: they close the response themselves at the end of the body."""
+
+    def __init__(self) -> None:
+        self.iterator: RecordedIterator | None = None
+        self.reading = 0
+
+    def __bool__(self) -> bool:
+        return self.reading > 0 or (self.iterator is not None and self.iterator.stepping)
+
+    def __enter__(self) -> None:
+        self.reading += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.reading -= 1
 
 
-def _watch_read(response: Any, recording: Recording, reading: _Flag) -> None:
-    read, aread = response.read, response.aread
-
-    def watched_read() -> bytes:
-        reading.up = True
-        try:
-            body: bytes = read()
-        except BaseException as error:
-            recording.raised(error)
-            raise
-        finally:
-            reading.up = False
-        recording.answered(body.decode(errors="replace"))
-        return body
-
-    async def watched_aread() -> bytes:
-        reading.up = True
-        try:
-            body: bytes = await aread()
-        except BaseException as error:
-            recording.raised(error)
-            raise
-        finally:
-            reading.up = False
-        recording.answered(body.decode(errors="replace"))
-        return body
-
-    response.read, response.aread = watched_read, watched_aread
+def _put_inside(stream: Any, recording: Recording, filters: tuple[Filter, ...], busy: _Busy) -> None:
+    response = stream.response
+    close = response.aclose if hasattr(stream, "__aiter__") else response.close
+    busy.iterator = stream._iterator = RecordedIterator(stream._iterator, recording, filters, close)
+    _watch_garbage(stream, recording)
+    recording.remember(stream)
 
 
-def _watch_close(response: Any, recording: Recording, busy: Callable[[], bool]) -> None:
+def _watch_read(response: Any, recording: Recording, busy: _Busy) -> None:
+    """Reading the whole body, at once or in pieces, answers the call; a parsed stream records itself."""
+    iter_bytes, aiter_bytes = response.iter_bytes, response.aiter_bytes
+
+    def watched(*args: Any, **kwargs: Any) -> Iterator[bytes]:
+        pieces: list[bytes] = []
+        inner = iter_bytes(*args, **kwargs)
+        while True:
+            try:
+                with busy:
+                    piece = next(inner)
+            except StopIteration:
+                break
+            except BaseException as error:
+                recording.raised(error)
+                raise
+            pieces.append(piece)
+            yield piece
+        _read(recording, busy, pieces)
+
+    async def awatched(*args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
+        pieces: list[bytes] = []
+        inner = aiter_bytes(*args, **kwargs)
+        while True:
+            try:
+                with busy:
+                    piece = await inner.__anext__()
+            except StopAsyncIteration:
+                break
+            except BaseException as error:
+                recording.raised(error)
+                raise
+            pieces.append(piece)
+            yield piece
+        _read(recording, busy, pieces)
+
+    response.iter_bytes, response.aiter_bytes = watched, awatched
+
+
+def _read(recording: Recording, busy: _Busy, pieces: list[bytes]) -> None:
+    if busy.iterator is None:
+        recording.answered(b"".join(pieces).decode(errors="replace"))
+
+
+def _watch_close(response: Any, recording: Recording) -> _Busy:
     """The SDKs' stream helpers close the HTTP response directly, past their own stream object."""
     close, aclose = response.close, response.aclose
+    busy = _Busy()
 
     def watched_close() -> None:
-        if not busy():
+        if not busy:
             recording.abandoned()
         close()
 
     async def watched_aclose() -> None:
-        if not busy():
+        if not busy:
             recording.abandoned()
         await aclose()
 
-    with contextlib.suppress(AttributeError):
-        response.close, response.aclose = watched_close, watched_aclose
+    response.close, response.aclose = watched_close, watched_aclose
+    return busy
 
 
 def _watch_garbage(thing: Any, recording: Recording) -> None:

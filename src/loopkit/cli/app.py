@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -171,7 +172,9 @@ def demo(
     quick: Annotated[bool, typer.Option(help="Fewer items: a look at the screens, not at the figures.")] = False,
     home: Annotated[Path | None, typer.Option(help="Where to keep its store and report.")] = None,
     model: Annotated[Path | None, typer.Option(help="Another .gguf file.")] = None,
-    port: Annotated[int | None, typer.Option(help="The OTLP receiver's port; default: a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="The OTLP receiver's port; default: a free one.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="Your own base prompt, with {headline} in it.")] = None,
 ) -> None:
     """The whole loop on a real model, here and offline: about six minutes."""
@@ -206,13 +209,13 @@ def feedback_import(
     rows = _rows(file)
     for number, row in enumerate(rows, start=1):
         try:
+            say.target_of(row["target"])
             say.statement(row.get("name"), row.get("value"), **_other(row))
-        except (TypeError, InvalidInput) as error:
+        except InvalidInput as error:
             raise InvalidInput(f"{file}, line {number}: {error}") from error
     with _recording():
-        for row in rows:
-            say.feedback(row["target"], row.get("name"), row.get("value"), **_other(row))
-    out.print(f"recorded {len(rows)} events")
+        events = [say.feedback(row["target"], row.get("name"), row.get("value"), **_other(row)) for row in rows]
+    out.print(f"recorded {sum(event is not None for event in events)} events")
 
 
 @feedback_app.command("list")
@@ -345,4 +348,8 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 
 
 def _other(row: dict[str, Any]) -> dict[str, Any]:
+    known = inspect.signature(say.feedback).parameters
+    unknown = [key for key in row if key not in known]
+    if unknown:
+        raise InvalidInput(f"unknown field {unknown[0]!r}; known: {', '.join(known)}")
     return {key: value for key, value in row.items() if key not in ("target", "name", "value")}

@@ -57,12 +57,12 @@ def configured_name(directory: Path | None = None) -> str | None:
             continue
         try:
             table = tomllib.loads(path.read_text())
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InvalidSetting(f"{path} is not valid TOML: {error}") from error
         nested: Any = table
         for key in above:
-            nested = nested.get(key, {})
-        for section in (table.get("loopkit"), nested.get("loopkit")):
+            nested = nested.get(key, {}) if isinstance(nested, dict) else {}
+        for section in (table.get("loopkit"), nested.get("loopkit") if isinstance(nested, dict) else None):
             if isinstance(section, dict) and "app" in section:
                 if not isinstance(section["app"], str):
                     raise InvalidSetting(f"app in {path} is {section['app']!r}: name a module, such as 'helpdesk.app'")
@@ -75,9 +75,10 @@ def _import(name: str) -> ModuleType:
     sys.path.insert(0, str(Path.cwd()))
     try:
         return import_module(name)
-    except ImportError as error:
+    except Exception as error:
         raise InvalidSetting(
-            f"the application module {name!r} can't be imported ({error}): name it as in `import {name}`, "
+            f"the application module {name!r} can't be imported ({type(error).__name__}: {error}): name it as in "
+            f"`import {name}`, "
             "by --app or app in [loopkit] of loopkit.toml"
         ) from error
     finally:

@@ -51,7 +51,7 @@ def figures(rows: Sequence[Figures], by: str) -> Table:
         right = f"{row.right:.0%}" if row.judged else "–"
         interval = f"{row.low:.0%} to {row.high:.0%}" if row.judged else "–"
         made.add_row(
-            row.segment, str(row.calls), str(row.errors), str(row.judged), right, interval,
+            escape(row.segment), str(row.calls), str(row.errors), str(row.judged), right, interval,
             f"{row.latency_p50:.3f} s", f"{row.latency_p95:.3f} s", f"{row.input_tokens}/{row.output_tokens}",
         )  # fmt: skip
     return made
@@ -69,9 +69,9 @@ def failures(rows: Sequence[Failure]) -> Table:
 def confusion(counts: Mapping[tuple[str, str], int]) -> Table:
     """See `loopkit.confusion`."""
     labels = sorted({label for pair in counts for label in pair})
-    made = table("expected ↓ answered →", *(f">{label}" for label in labels))
+    made = table("expected ↓ answered →", *(f">{escape(label)}" for label in labels))
     for expected in labels:
-        made.add_row(expected, *(str(counts.get((expected, got), "") or "·") for got in labels))
+        made.add_row(escape(expected), *(str(counts.get((expected, got), "") or "·") for got in labels))
     return made
 
 

@@ -50,14 +50,22 @@ class Dataset:
         """
         if source != "feedback":
             raise InvalidInput(f"source is {source!r}: so far datasets are made from 'feedback'")
-        if not (0 <= golden < 1 and 0 <= test < 1 and golden + test < 1):
+        if not all(isinstance(share, (int, float)) for share in (golden, test)) or not (
+            0 <= golden < 1 and 0 <= test < 1 and golden + test < 1
+        ):
             raise InvalidInput(
                 f"golden is {golden!r} and test {test!r}: shares of at least 0 that leave some to train on"
             )
+        added = tuple(add)
+        for example in added:
+            if not isinstance(example, Example) or not isinstance(example.input, Mapping):
+                raise InvalidInput(f"add has {example!r}: give Examples whose input is a dict")
+            if example.split not in ("train", "test", "golden"):
+                raise InvalidInput(f"example {example.id!r} has the split {example.split!r}: train, test or golden")
         store = store or open_store()
         store.check_task(task)
         selection = from_feedback(store, task)
-        examples, removed = separate(selection.examples, tuple(add), golden=golden, test=test, salt=task)
+        examples, removed = separate(selection.examples, added, golden=golden, test=test, salt=task)
         if not examples:
             raise InvalidInput(f"no example is left for {task!r}: {_reasons(selection, removed)}")
         made = cls._of(task, tuple(examples), _report(selection, examples, removed))

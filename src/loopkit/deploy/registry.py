@@ -62,14 +62,19 @@ class Registry:
     def add(self, task: str, variant: Variant) -> str:
         """Register a variant and give its name, v1, v2, …; the same variant keeps its name."""
         check_variant(variant)
-        known = self.variants(task)
-        for name, other in known.items():
-            if to_json(other) == to_json(variant):
-                return name
-        name = f"v{len(known) + 1}"
-        self.store.put(
-            "variant", f"{task}/{name}", {"task": task, "name": name, "variant": to_dict(variant)}, task=task
-        )
+        text, given = to_json(variant), to_dict(variant)
+        name = ""
+
+        def numbered(known: list[Any]) -> tuple[str, Any] | None:
+            nonlocal name
+            for document in known:
+                if to_json(from_dict(Variant, document["variant"])) == text:
+                    name = document["name"]
+                    return None
+            name = f"v{len(known) + 1}"
+            return f"{task}/{name}", {"task": task, "name": name, "variant": given}
+
+        self.store.put_numbered("variant", task, numbered)
         return name
 
     def variants(self, task: str) -> dict[str, Variant]:
@@ -118,6 +123,11 @@ class Registry:
         if any(not 0 < share < 1 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-9:
             raise InvalidInput(f"shares are {dict(shares)!r}: give numbers between 0 and 1 that sum to 1")
         self._put(task, current=self.current(task), shares=dict(shares), reason=reason, salt=salt)
+
+    def shares(self, task: str) -> dict[str, float]:
+        """How the task's calls are shared now, by variant; empty where nothing is served."""
+        state = self._state(task)
+        return dict(state["shares"]) if state is not None else {}
 
     def rule(self, task: str, tag: str, name: str | None) -> None:
         """Send calls that bear a tag to one variant; None takes the rule away."""

@@ -20,10 +20,11 @@ from loopkit.errors import InvalidInput, NotFound
 from loopkit.signals.calls import calls_and_statements, outcome
 from loopkit.signals.fold import fold
 from loopkit.statistics.paired import quantile
-from loopkit.statistics.sequential import ArmsResult, Exposure, compare_arms, detectable_difference, exceeds
+from loopkit.statistics.sequential import ArmsResult, Exposure, compare_arms, detectable_difference, exceeds, unbalanced
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
 from loopkit.types import Feedback, Span
+from loopkit.wire import names
 
 _KIND = "rollout"
 SLOW_FACTOR = 1.2
@@ -44,6 +45,8 @@ class RolloutDecision:
     slow_p: float
     """Anytime-valid p-value against "slow in at most a tenth of the calls"."""
     failure_p: float
+    uneven_p: float
+    """Anytime-valid p-value against "judged calls fall on the arms as they were drawn"."""
     calls: int
     """Of both arms, since the start."""
     detectable: float
@@ -112,11 +115,13 @@ class Rollout:
 
     @classmethod
     def running(cls, task: str, *, store: Store | None = None) -> Rollout | None:
-        """The task's open rollout, if there is one."""
-        documents = (store or open_store()).documents(_KIND, task=task)
+        """The task's open rollout, if there is one. A promotion by hand ends what was running."""
+        store = store or open_store()
+        documents = store.documents(_KIND, task=task)
         if not documents or documents[-1]["state"] != "running":
             return None
-        return from_dict(cls, documents[-1]["rollout"])
+        found = from_dict(cls, documents[-1]["rollout"])
+        return found if found.candidate in Registry(store).shares(task) else None
 
     @classmethod
     def load(cls, id: str, *, store: Store | None = None) -> Rollout:
@@ -133,20 +138,25 @@ class Rollout:
         treated = [span for span in calls if span.variant == self.candidate]
         exposures = self._exposures(calls, said)
         slow = [span.duration > self.slow_over for span in treated] if self.slow_over is not None else []
-        failed = [span.status == "error" for span in treated]
+        failed = [has_failed(span) for span in treated]
         quality = compare_arms(exposures, alpha=self.alpha)
         rate = sum(e.outcome for e in exposures if not e.treated) / max(sum(not e.treated for e in exposures), 1)
         return self._verdict(
             quality,
             exceeds(slow, SLOW_LIMIT),
             exceeds(failed, FAILURE_LIMIT),
+            unbalanced([e.treated for e in exposures], self.share),
             len(calls),
             detectable_difference(len(exposures), rate=min(max(rate, 0.05), 0.95), share=self.share, alpha=self.alpha),
         )
 
     def step(self, *, store: Store | None = None) -> RolloutDecision:
-        """Decide, and do it: promote the candidate, or take it away, or let it run on."""
+        """Decide, and do it: promote the candidate, or take it away, or let it run on.
+
+        Raises `InvalidInput` for a rollout that has ended.
+        """
         store = store or open_store()
+        self._check_running(store)
         decision = self.decide(store=store)
         if decision.action != "wait":
             self.end(decision.action == "promote", decision.sentence, evidence=to_dict(decision), store=store)
@@ -160,8 +170,9 @@ class Rollout:
         evidence: dict[str, Any] | None = None,
         store: Store | None = None,
     ) -> None:
-        """End the rollout: the candidate serves all calls, or none."""
+        """End the rollout: the candidate serves all calls, or none. Raises `InvalidInput` where it has ended."""
         store = store or open_store()
+        self._check_running(store)
         winner = self.candidate if promote else self.current
         state = "promoted" if promote else "stopped"
         store.put(_KIND, self.id, {"state": state, "rollout": to_dict(self), "reason": reason}, task=self.task)
@@ -172,11 +183,16 @@ class Rollout:
             evidence={"rollout": self.id, **(evidence or {})},
         )
 
+    def _check_running(self, store: Store) -> None:
+        running = Rollout.running(self.task, store=store)
+        if running is None or running.id != self.id:
+            raise InvalidInput(f"rollout {self.id} has ended: start another one")
+
     def _calls(self, store: Store) -> tuple[list[Span], dict[str, list[Feedback]]]:
         """Both arms' calls since the start, and what was said of them.
 
-        Calls that a rule decided, or the default rescued, were not drawn: their propensity is 1, and they don't
-        count.
+        Calls that a rule decided were not drawn: their propensity is 1, and they don't count. Calls that the default
+        rescued stay in the arm that was drawn, as failures.
         """
         spans = store.spans(task=self.task, since=self.started_at)
         calls, said = calls_and_statements(self.task, spans, fold(store.feedback(), store.resolve))
@@ -184,19 +200,29 @@ class Rollout:
         return [s for s in calls if s.variant in arms and s.propensity is not None and s.propensity < 1], said
 
     def _exposures(self, calls: Sequence[Span], said: Mapping[str, Sequence[Feedback]]) -> list[Exposure]:
-        seen: set[str] = set()
-        exposures: list[Exposure] = []
+        """One a unit: its first outcome, in the order in which outcomes became known.
+
+        A later look only adds to what an earlier one saw; that is what makes looking free.
+        """
+        known: list[tuple[int, str, Exposure]] = []
         for call in calls:
-            unit = call.user_id or call.session_id or call.id
-            value = 0.0 if call.status == "error" else outcome(call, said.get(call.id, ()))
-            if value is None or unit in seen:
+            events = said.get(call.id, ())
+            value = 0.0 if has_failed(call) else outcome(call, events)
+            if value is None:
                 continue
-            seen.add(unit)
-            exposures.append(Exposure(treated=call.variant == self.candidate, propensity=self.share, outcome=value))
-        return exposures
+            treated = call.variant == self.candidate
+            drawn = call.propensity if call.propensity is not None else self.share
+            since = max((event.arrived_at for event in events), default=call.ended_at)
+            exposure = Exposure(treated=treated, propensity=drawn if treated else 1 - drawn, outcome=value)
+            known.append((since, call.user_id or call.session_id or call.id, exposure))
+        known.sort(key=lambda item: item[0])
+        first: dict[str, Exposure] = {}
+        for _, unit, exposure in known:
+            first.setdefault(unit, exposure)
+        return list(first.values())
 
     def _verdict(
-        self, quality: ArmsResult, slow_p: float, failure_p: float, calls: int, detectable: float
+        self, quality: ArmsResult, slow_p: float, failure_p: float, uneven_p: float, calls: int, detectable: float
     ) -> RolloutDecision:
         points = (
             f"{quality.difference * 100:+.0f} points, interval {quality.low * 100:+.0f} to {quality.high * 100:+.0f}, "
@@ -209,6 +235,12 @@ class Rollout:
         elif failure_p <= self.alpha:
             action = "stop"
             sentence = f"{self.candidate} fails in more than {FAILURE_LIMIT:.0%} of its calls (p {failure_p:.2g})"
+        elif uneven_p <= self.alpha:
+            action = "wait"
+            sentence = (
+                f"the two arms are judged unequally (p {uneven_p:.2g}), so their outcomes can't be compared: see to it "
+                f"that feedback comes as often for {self.candidate} as for {self.current}"
+            )
         elif quality.p_better <= self.alpha:
             action, sentence = "promote", f"{pair.format('better')} (p {quality.p_better:.2g})"
         elif quality.p_worse <= self.alpha:
@@ -223,9 +255,15 @@ class Rollout:
             quality=quality,
             slow_p=slow_p,
             failure_p=failure_p,
+            uneven_p=uneven_p,
             calls=calls,
             detectable=detectable,
         )
+
+
+def has_failed(call: Span) -> bool:
+    """Whether the variant that was drawn failed, even where the default then answered."""
+    return call.status == "error" or bool(call.attributes.get(names.ROUTE_FALLBACK))
 
 
 def _add_twin(registry: Registry, task: str, current: str) -> str:

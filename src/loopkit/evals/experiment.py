@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -12,11 +13,13 @@ from typing import Any, TypeVar
 from loopkit._json import canonical, to_dict
 from loopkit._plugins import named
 from loopkit.capture.decorator import live_span, span
+from loopkit.capture.finish import redact_value
 from loopkit.datasets.dataset import Dataset
+from loopkit.detect.patterns import redact as redact_patterns
 from loopkit.errors import InvalidInput
 from loopkit.evals.scoring import EVALUATORS, Evaluator, exact
 from loopkit.route.answer import Kitchen, check_variant
-from loopkit.statistics.paired import PairedResult, holm, paired_difference, quantile, wilson
+from loopkit.statistics.paired import PairedResult, holm, mean_interval, paired_difference, quantile
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
 from loopkit.types import Example, ModelCall, Score, Variant
@@ -88,7 +91,11 @@ class Summary:
     low: float
     high: float
     examples: int
+    """Those with a score."""
     errors: int
+    """Examples on which the variant failed; they score 0."""
+    unscored: int
+    """Examples on which the evaluator failed or gave no number; they are left out."""
     latency_p50: float
     latency_p95: float
     tokens: float | None = None
@@ -157,9 +164,11 @@ def evaluate(
         raise InvalidInput(f"the baseline {baseline!r} is not among the variants: {', '.join(variants)}")
     if not evaluators:
         raise InvalidInput("evaluate() has no evaluators: give at least one, such as evaluators.exact")
-    scorers = [named("evaluators", e, EVALUATORS) if isinstance(e, str) else e for e in evaluators]
-    for variant in variants.values():
+    scorers = _scorers(evaluators)
+    for name, variant in variants.items():
         check_variant(variant)
+        if client is None and _needs_client(variant):
+            raise InvalidInput(f"variant {name!r} has a model, but no client was given: pass client=")
     kitchen = Kitchen(client, lambda id: Dataset.load(id, store=store).split("train"))
     rows: list[Row] = []
     total = len(variants) * len(examples)
@@ -170,11 +179,26 @@ def evaluate(
                 progress(len(rows), total)
     rows = _with_usage(rows, store)
     made = _experiment(task, data, baseline, rows, examples, scorers, alpha)
-    store.put(_KIND, made.id, to_dict(made), task=task)
+    store.put(_KIND, made.id, redact_value(to_dict(made), redact_patterns), task=task)
     return made
 
 
+def _scorers(given: Sequence[Evaluator | str]) -> list[Evaluator]:
+    found = [named("evaluators", e, EVALUATORS) if isinstance(e, str) else e for e in given]
+    made = [e if isinstance(e, Evaluator) else Evaluator(e, getattr(e, "__name__", repr(e))) for e in found]
+    repeated = [name for name, count in Counter(e.name for e in made).items() if count > 1]
+    if repeated:
+        raise InvalidInput(f"two evaluators are named {repeated[0]!r}: give one of them another name")
+    return made
+
+
+def _needs_client(variant: Variant) -> bool:
+    return variant.model is not None or any(map(_needs_client, variant.stages))
+
+
 def _examples(data: Dataset, splits: Sequence[str], limit: int | None) -> list[Example]:
+    if limit is not None and limit < 2:
+        raise InvalidInput(f"limit is {limit!r}: two examples are needed to compare")
     examples = [example for name in splits for example in data.split(name) if example.expected is not None]
     if len(examples) < 2:
         raise InvalidInput(
@@ -241,17 +265,9 @@ def _experiment(
     alpha: float,
 ) -> Experiment:
     names = list(dict.fromkeys(row.variant for row in rows))
-    numbers = {(row.variant, s.name, row.example): s.value or 0.0 for row in rows for s in row.scores}
+    numbers = {(row.variant, s.name, row.example): s.value for row in rows for s in row.scores if s.value is not None}
     pairs = [(name, e.name) for e in evaluators for name in names if name != baseline]
-    results = [
-        paired_difference(
-            [numbers[baseline, metric, e.id] for e in examples],
-            [numbers[name, metric, e.id] for e in examples],
-            [e.group or e.id for e in examples],
-            alpha=alpha / max(len(pairs), 1),
-        )
-        for name, metric in pairs
-    ]
+    results = [_paired(numbers, baseline, name, metric, examples, alpha / max(len(pairs), 1)) for name, metric in pairs]
     adjusted = holm([result.p_value for result in results])
     summaries = [
         _summary(name, e.name, split, [r for r in rows if r.variant == name and split in ("all", r.split)])
@@ -283,17 +299,46 @@ def _experiment(
     )
 
 
+def _paired(
+    numbers: Mapping[tuple[str, str, str], float],
+    baseline: str,
+    variant: str,
+    metric: str,
+    examples: Sequence[Example],
+    alpha: float,
+) -> PairedResult:
+    """The comparison on the examples that have a score of both; where an evaluator failed, there is none."""
+    both = [e for e in examples if (baseline, metric, e.id) in numbers and (variant, metric, e.id) in numbers]
+    if len(both) < 2:
+        return PairedResult(0.0, -math.inf, math.inf, 1.0, len(both), len(both), math.inf)
+    return paired_difference(
+        [numbers[baseline, metric, e.id] for e in both],
+        [numbers[variant, metric, e.id] for e in both],
+        [e.group or e.id for e in both],
+        alpha=alpha,
+    )
+
+
 def _summary(variant: str, metric: str, split: str, rows: Sequence[Row]) -> Summary:
-    values = [score.value or 0.0 for row in rows for score in row.scores if score.name == metric]
-    low, high = wilson(sum(values), len(values))
+    scores = [score for row in rows for score in row.scores if score.name == metric]
+    values = [score.value for score in scores if score.value is not None]
+    low, high = mean_interval(values)
     times = [row.seconds for row in rows]
     return Summary(
-        variant=variant, evaluator=metric, split=split, mean=sum(values) / len(values), low=low, high=high,
-        examples=len(values), errors=sum(row.error is not None for row in rows), latency_p50=quantile(times, 0.5),
+        variant=variant,
+        evaluator=metric,
+        split=split,
+        mean=sum(values) / len(values) if values else math.nan,
+        low=low,
+        high=high,
+        examples=len(values),
+        errors=sum(row.error is not None for row in rows),
+        unscored=len(scores) - len(values),
+        latency_p50=quantile(times, 0.5),
         latency_p95=quantile(times, 0.95),
         tokens=_mean([row.tokens for row in rows]),
         cost=_mean([row.cost for row in rows]),
-    )  # fmt: skip
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

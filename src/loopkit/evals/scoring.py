@@ -68,7 +68,7 @@ def evaluator(function: Callable[..., Any] | None = None, /, *, name: str | None
 def normalise(name: str, result: Any) -> Score:
     """A bare result as a `Score`. Raises `InvalidInput` for what is none."""
     if isinstance(result, Score):
-        return result
+        result = {"value": result.value, "label": result.label, "reason": result.reason}
     if isinstance(result, bool):
         return Score(name=name, value=float(result), label=str(result).lower())
     if isinstance(result, (int, float)) and math.isfinite(result):
@@ -78,6 +78,8 @@ def normalise(name: str, result: Any) -> Score:
     fields: Any = result  # isinstance makes `result` a mapping of unknown types; this stays Any
     if isinstance(result, Mapping) and result.keys() <= {"value", "score", "label", "reason"}:
         value = fields.get("value", fields.get("score"))
+        if value is not None and not math.isfinite(float(value)):
+            raise InvalidInput(f"evaluator {name!r} returned the value {value!r}: return a finite number")
         return Score(
             name=name,
             value=None if value is None else float(value),

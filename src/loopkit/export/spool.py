@@ -58,7 +58,11 @@ class Spool:
         """The receiver will never take this batch: put it aside with the reason."""
         self.dead.mkdir(mode=0o700, exist_ok=True)
         (self.dead / f"{batch.stem}.reason").write_text(reason + "\n")
-        os.replace(batch, self.dead / batch.name)
+        try:
+            os.replace(batch, self.dead / batch.name)
+        except FileNotFoundError:  # dropped for the bound meanwhile
+            return
+        _drop_oldest(sorted(self.dead.glob(f"*{_SUFFIX}")), self._limit)
 
     @contextmanager
     def held(self) -> Generator[bool]:
@@ -78,17 +82,24 @@ class Spool:
             os.close(descriptor)
 
     def _keep_to_limit(self) -> None:
-        batches = self.waiting()
-        sizes: list[int] = []
-        for batch in batches:
-            try:
-                sizes.append(batch.stat().st_size)
-            except FileNotFoundError:  # delivered meanwhile
-                sizes.append(0)
-        total = sum(sizes)
-        for batch, size in zip(batches, sizes, strict=True):
-            if total <= self._limit:
-                return
-            self.strike_off(batch)
-            total -= size
-            self.dropped += 1
+        self.dropped += _drop_oldest(self.waiting(), self._limit)
+
+
+def _drop_oldest(batches: list[Path], limit: int) -> int:
+    """Remove the oldest until the rest is within the limit; how many went."""
+    sizes = [_size(batch) for batch in batches]
+    total, dropped = sum(sizes), 0
+    for batch, size in zip(batches, sizes, strict=True):
+        if total <= limit:
+            break
+        batch.unlink(missing_ok=True)
+        total -= size
+        dropped += 1
+    return dropped
+
+
+def _size(batch: Path) -> int:
+    try:
+        return batch.stat().st_size
+    except FileNotFoundError:  # delivered meanwhile
+        return 0

@@ -102,13 +102,13 @@ def secrets(*, action: Action = "block", kinds: Iterable[str] = SECRETS) -> Patt
 
 
 def injection(*, action: Action = "block") -> InjectionCheck:
-    """Texts that try to replace the model's instructions, after invisible and look-alike characters were folded."""
-    return InjectionCheck(_action(action))
+    """Texts that try to replace the model's instructions, after invisible and compatibility characters were folded."""
+    return InjectionCheck(_no_redacting("injection", action))
 
 
 def passes(function: Callable[[str], bool], *, name: str | None = None, action: Action = "block") -> FunctionCheck:
     """Your own check: a function that says whether a text may pass."""
-    return FunctionCheck(name or function.__name__, function, _action(action))
+    return FunctionCheck(name or function.__name__, function, _no_redacting(name or function.__name__, action))
 
 
 def folded(text: str) -> str:
@@ -121,6 +121,12 @@ def _action(action: Action) -> Action:
     if action not in ("flag", "redact", "block"):
         raise InvalidInput(f"action is {action!r}: choose flag, redact or block")
     return action
+
+
+def _no_redacting(name: str, action: Action) -> Action:
+    if action == "redact":
+        raise InvalidInput(f"{name} finds no place in the text that could be redacted: choose flag or block")
+    return _action(action)
 
 
 def _kinds(kinds: Iterable[str], default: tuple[str, ...]) -> tuple[str, ...]:

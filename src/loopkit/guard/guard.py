@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from loopkit import _host
 from loopkit.capture import slot
-from loopkit.capture.chain import Call, Filter
+from loopkit.capture.chain import Call, Filter, changed_texts
 from loopkit.capture.decorator import live_span, span
 from loopkit.errors import Blocked, InvalidInput
 from loopkit.guard.check import Check, Trip
@@ -15,7 +15,7 @@ from loopkit.types import Verdict
 from loopkit.wire import names
 
 Stage = Literal["input", "output"]
-_NO_ANSWER = object()
+NO_ANSWER = object()
 
 
 class Guard:
@@ -29,13 +29,13 @@ class Guard:
     verdict but "allow" is recorded as a span and as feedback on what it stopped. Works without `init()` too.
     """
 
-    def __init__(self, *, input: Iterable[Check] = (), output: Iterable[Check] = (), answer: Any = _NO_ANSWER) -> None:
+    def __init__(self, *, input: Iterable[Check] = (), output: Iterable[Check] = (), answer: Any = NO_ANSWER) -> None:
         self.input = _checked("input", input)
         self.output = _checked("output", output)
-        self._answer = answer
+        self.answer = answer
 
     def check(self, text: str, *, stage: Stage = "input") -> Verdict:
-        """The verdict on one text. Never raises: a block is a verdict too."""
+        """The verdict on one text: a block is a verdict too. Raises `InvalidInput` only for what is no text."""
         if not isinstance(text, str):
             raise InvalidInput(f"guard.check() got {type(text).__name__}: give it a text")
         return self._verdict(text, stage)[0]
@@ -49,9 +49,9 @@ class Guard:
                 return result
             return self._given(call, result)
         except Blocked:
-            if self._answer is _NO_ANSWER:
+            if self.answer is NO_ANSWER:
                 raise
-            return self._answer
+            return self.answer
 
     def filter(self, call: Call) -> Filter | None:
         """See `Interceptor`: an output check sees a stream as a whole, so it is held back until it has passed."""
@@ -135,11 +135,17 @@ class _WholeStream:
         return self._chunks
 
     def _end_of_texts(self) -> list[Any]:
-        if not all(isinstance(chunk, str) for chunk in self._chunks):
-            return self._chunks
-        text = "".join(self._chunks)
-        cleaned = self.guard.enforce(text, "output") if text else text
-        return self._chunks if cleaned == text else [cleaned]
+        """A function's stream: texts as one text, other data each by itself."""
+        try:
+            if all(isinstance(chunk, str) for chunk in self._chunks):
+                text = "".join(self._chunks)
+                cleaned = self.guard.enforce(text, "output") if text else text
+                return self._chunks if cleaned == text else [cleaned]
+            return [changed_texts(chunk, lambda text: self.guard.enforce(text, "output")) for chunk in self._chunks]
+        except Blocked:
+            if self.guard.answer is NO_ANSWER:
+                raise
+            return [self.guard.answer]
 
 
 def _run(check: Check, text: str) -> Trip | None:

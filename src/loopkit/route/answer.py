@@ -57,7 +57,11 @@ class Kitchen:
         try:
             step = next(plan)
             while True:
-                step = plan.send(step())
+                given = step()
+                if inspect.isawaitable(given):
+                    _close(given)
+                    raise InvalidInput("the client or callable is async: use acall(), or give a sync client")
+                step = plan.send(given)
         except StopIteration as done:
             answer: Answer = done.value
             return answer
@@ -109,7 +113,7 @@ class Kitchen:
             raise InvalidInput("a variant has neither model, callable nor stages: nothing can serve it")
         arguments = self.dialect.render(variant, self.messages(variant, inputs))
         response = yield lambda: self.dialect.send(self.client, arguments)
-        return Answer("".join(self.dialect.output_texts(response)))
+        return Answer(self.dialect.text(response))
 
     def _cascade(self, variant: Variant, inputs: Mapping[str, Any]) -> Plan:
         """Stage after stage until one is confident; the last one's word stands."""
@@ -164,6 +168,13 @@ def resolve_callable(path: str) -> Callable[..., Any]:
     if not callable(found):
         raise InvalidInput(f"{path!r} is a {type(found).__name__}, not a function: write it as module:function")
     return found
+
+
+def _close(awaitable: Any) -> None:
+    """A coroutine that nobody will await must not warn about it."""
+    close = getattr(awaitable, "close", None)
+    if close is not None:
+        close()
 
 
 def _question(variant: Variant, inputs: Mapping[str, Any]) -> str:

@@ -91,6 +91,8 @@ def sticky(by: str = "user") -> Sticky:
 
 def weights(shares: Mapping[str, float], *, by: str = "user") -> Weights:
     """Shares by variant name; they need not sum to 1. A weight of 0 never serves."""
+    if not isinstance(shares, Mapping):
+        raise InvalidInput(f"weights are {shares!r}: give a dict from variant name to weight")
     bad = {n: s for n, s in shares.items() if not isinstance(s, (int, float)) or isinstance(s, bool) or not s >= 0}
     if bad or not any(shares.values()):
         raise InvalidInput(f"weights are {dict(shares)!r}: give numbers of at least 0, one of them above")

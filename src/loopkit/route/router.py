@@ -26,7 +26,8 @@ class Router:
 
     The registry is the only truth about what is served; `default` works without one, before `init()`, and where
     the chosen variant fails. `policy` decides (default: sticky by user); a policy that raises is counted and
-    `default` serves. Nothing on a call's path reads the disk after the first call.
+    `default` serves. The registry is read in the background
+    after the first call; a variant that retrieves loads its examples on its first call.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Router:
 
         A provider's exception passes untouched if `default` was serving, or fails too; else `default` answers.
         """
-        if live_span() is None:
+        if not self._inside_own_task():
             with span(self.task, task=self.task, input=inputs) as s:
                 output = self.choose(**inputs).call(**inputs)
                 s.set(output=output)
@@ -60,7 +61,7 @@ class Router:
 
     async def acall(self, **inputs: Any) -> Any:
         """`call`, for async clients and callables."""
-        if live_span() is None:
+        if not self._inside_own_task():
             with span(self.task, task=self.task, input=inputs) as s:
                 output = await self.choose(**inputs).acall(**inputs)
                 s.set(output=output)
@@ -83,6 +84,11 @@ class Router:
         source = self._source()
         if source is not None:
             source.refresh()
+
+    def _inside_own_task(self) -> bool:
+        """Whether the span that runs here is the task's; else the call gets a span of its own."""
+        live = live_span()
+        return live is not None and live.task == self.task
 
     def _decide(self) -> tuple[Decision, Variant, tuple[str, ...]]:
         fallback = Decision(DEFAULT_NAME, 1.0, "default")
@@ -152,7 +158,8 @@ class Choice:
         """Bind to the running span, and leave a span of the decision below it."""
         if live is None:
             return
-        live.bind(self.name, self._router.task, self.propensity)
+        if live.task in (None, self._router.task):
+            live.bind(self.name, self._router.task, self.propensity)
         with span(f"route {self._router.task}", kind="route"):
             decided = live_span()
             if decided is not None:
@@ -169,13 +176,16 @@ class Choice:
 
     def _fall_back(self, error: Exception) -> None:
         """Re-raise what `default` can't mend; else note that it serves."""
-        if self.variant is self._router.default or isinstance(error, Blocked):
+        if self.variant == self._router.default or isinstance(error, Blocked):
             raise error
         _host.warn_once(
             f"variant {self._router.task}/{self.name}",
             f"variant {self.name!r} of {self._router.task!r} failed, the default serves: {error!r}",
         )
-        self.name, self.reason = DEFAULT_NAME, f"fallback after {type(error).__name__}"
-        self.variant, self.propensity = self._router.default, 1.0
+        # The call stays in the arm that was drawn: else a rollout would only see the candidate's survivors.
+        self.reason = f"fallback after {type(error).__name__}"
         with _host.Shielded("recording a fallback"):
-            self.record(live_span(), (DEFAULT_NAME,))
+            live = live_span()
+            while live is not None and live.task == self._router.task:
+                live.set_attribute(names.ROUTE_FALLBACK, True)
+                live = live.parent

@@ -24,7 +24,7 @@ class Serving:
 
 
 class VariantSource(Protocol):
-    """The registry, as a router sees it. Both methods read memory only, once they have loaded."""
+    """The registry, as a router sees it. Reading is from memory, once it has loaded."""
 
     def serving(self, task: str) -> Serving | None:
         """How the task is served; None where the registry knows nothing of it."""

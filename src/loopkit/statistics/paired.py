@@ -102,6 +102,18 @@ def wilson(successes: float, n: int, *, alpha: float = 0.05) -> tuple[float, flo
     return max(centre - reach, 0.0), min(centre + reach, 1.0)
 
 
+def mean_interval(values: Sequence[float], *, alpha: float = 0.05) -> tuple[float, float]:
+    """The interval of a mean: Wilson's for scores between 0 and 1, Student's for others; without limits for none."""
+    if all(0 <= value <= 1 for value in values):
+        return wilson(sum(values), len(values), alpha=alpha)
+    if len(values) < 2:
+        return -math.inf, math.inf
+    mean = math.fsum(values) / len(values)
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))
+    reach = t_quantile(1 - alpha / 2, len(values) - 1) * spread
+    return mean - reach, mean + reach
+
+
 def quantile(values: Sequence[float], q: float) -> float:
     """The q-quantile, interpolated as numpy does by default; NaN where there are no values."""
     if not values:

@@ -76,7 +76,9 @@ def compare_arms(exposures: Sequence[Exposure], *, alpha: float = 0.05, margin: 
 
     Each exposure gives an unbiased observation of the difference, `(treated/p - control/(1-p)) * (outcome - c)`;
     `c` is the mean of the outcomes before it, which takes out most of the noise and, since it doesn't know the
-    coming arm, none of the signal. `margin` is how much worse counts as no worse (for cheaper candidates).
+    coming arm, none of the signal. It rests on two things: that arms were drawn with these probabilities, one unit
+    once, and that whether an outcome is known doesn't depend on the arm (`unbalanced` looks for that). `margin` is
+    how much worse counts as no worse (for cheaper candidates).
     """
     observations = _observations(exposures)
     better, worse = Wealth(), Wealth()
@@ -86,7 +88,7 @@ def compare_arms(exposures: Sequence[Exposure], *, alpha: float = 0.05, margin: 
     n = len(observations)
     low, high = _sequence(observations, alpha)
     return ArmsResult(
-        difference=math.fsum(each.value for each in observations) / n if n else 0.0,
+        difference=max(-1.0, min(1.0, math.fsum(each.value for each in observations) / n)) if n else 0.0,
         low=low,
         high=high,
         p_better=better.p_value(),
@@ -102,6 +104,18 @@ def exceeds(outcomes: Sequence[bool], limit: float) -> float:
     for outcome in outcomes:
         wealth.observe(float(outcome) - limit, limit)
     return wealth.p_value()
+
+
+def unbalanced(treated: Sequence[bool], share: float) -> float:
+    """Anytime-valid p-value against "each of these was treated with probability `share`", two-sided.
+
+    The sample-ratio check: where outcomes are missing more often in one arm, arms can't be compared.
+    """
+    more, fewer = Wealth(), Wealth()
+    for each in treated:
+        more.observe(float(each) - share, share)
+        fewer.observe(share - float(each), 1 - share)
+    return min(1.0, 2 * min(more.p_value(), fewer.p_value()))
 
 
 def detectable_difference(n: int, *, rate: float, share: float = 0.5, alpha: float = 0.05) -> float:

@@ -30,5 +30,4 @@ class StoreSink:
         self.store.close()
 
     def after_fork(self) -> None:
-        """See `Sink.after_fork`."""
-        self.store.after_fork()
+        """See `Sink.after_fork`: every store looks after its own connections."""

@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,7 @@ class Store:
         self._prepare()
         with self._refusals():
             self._connection()
+        _stores.add(self)
 
     # Writing
 
@@ -60,6 +62,20 @@ class Store:
                 "INSERT INTO document (kind, id, task, at, body) VALUES (?, ?, ?, ?, ?)",
                 (kind, id, task, time.time_ns(), canonical(body)),
             )
+
+    def put_numbered(self, kind: str, task: str, make: Callable[[list[Any]], tuple[str, Any] | None]) -> None:
+        """Append a document that depends on those of its kind and task, with no other writer in between.
+
+        `make` is given their bodies and returns the new one's id and body, or None for nothing.
+        """
+        query = "SELECT body FROM document WHERE kind = ? AND task = ? ORDER BY seq"
+        with self._refusals(), self._transaction() as connection:
+            made = make([json.loads(body) for (body,) in connection.execute(query, (kind, task))])
+            if made is not None:
+                connection.execute(
+                    "INSERT INTO document (kind, id, task, at, body) VALUES (?, ?, ?, ?, ?)",
+                    (kind, made[0], task, time.time_ns(), canonical(made[1])),
+                )
 
     # Reading
 
@@ -221,10 +237,11 @@ class Store:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # a full disk has rolled back by itself
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
     def _connection(self) -> sqlite3.Connection:
         """This thread's own connection."""
@@ -248,10 +265,9 @@ class Store:
     def _prepare(self) -> None:
         """The directory for its owner alone, kept out of version control."""
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            ignore = self.directory / ".gitignore"
-            if not ignore.exists():
-                ignore.write_text("*\n")
+            if not self.directory.exists():  # never into a directory that is somebody's own
+                self.directory.mkdir(mode=0o700, parents=True)
+                (self.directory / ".gitignore").write_text("*\n")
             if not self.path.exists():
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         except OSError as error:
@@ -277,8 +293,18 @@ class Store:
             ) from error
 
 
+_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 _kept_from_parent: list[sqlite3.Connection] = []
 """Connections that a forked child must neither use nor close."""
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_stores):
+        store.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _is_span_id(target: str) -> bool:

@@ -204,7 +204,8 @@ def _threshold(outcomes: Sequence[tuple[bool, float]], precision: float) -> floa
     threshold, right = 1.01, 0
     for number, (hit, confidence) in enumerate(ranked, start=1):
         right += hit
-        if right >= precision * number:
+        tied = number < len(ranked) and ranked[number][1] == confidence  # all of one confidence, or none
+        if not tied and right >= precision * number:
             threshold = confidence
     return threshold
 

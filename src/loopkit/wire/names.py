@@ -51,6 +51,7 @@ TASK = "loopkit.task"  # the task that spans, variants, datasets and rollouts sh
 VARIANT = "loopkit.variant"  # the registry's name of the variant that served the call
 PROPENSITY = "loopkit.router.propensity"  # the probability with which it was chosen
 ROUTE_REASON = "loopkit.router.reason"  # why it was chosen: share, sticky, rule, default, fallback
+ROUTE_FALLBACK = "loopkit.router.fallback"  # true where the chosen variant failed and the default answered
 ROUTE_CANDIDATES = "loopkit.router.candidates"  # what could have been chosen, a list
 SAMPLING_PROBABILITY = "loopkit.sampling.probability"  # the probability with which this span was recorded
 COST = "loopkit.cost.usd"  # of the call, where the price is known

@@ -49,3 +49,14 @@ def _changed_piece(piece: Any, change: Callable[[str], str]) -> Any:
     if not isinstance(piece, Mapping) or fields.get("type") != "text":
         return fields
     return {**fields, "text": change(fields["text"])}
+
+
+def since_the_model_spoke(messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The turns after the model's last one; a prefill at the very end is not a turn of the model's yet."""
+    end = len(messages)
+    while end and messages[end - 1].get("role") == "assistant":
+        end -= 1
+    start = end
+    while start and messages[start - 1].get("role") != "assistant":
+        start -= 1
+    return list(range(start, end))

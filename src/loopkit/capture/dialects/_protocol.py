@@ -40,6 +40,10 @@ class Dialect(Protocol):
         """A copy of the request with what a guard should see, the turns since the model last spoke, changed."""
         ...
 
+    def text(self, response: Any) -> str:
+        """The answer's text, from the SDK's response object."""
+        ...
+
     def output_texts(self, response: Any) -> list[str]:
         """What the model said, from the SDK's response object."""
         ...

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loopkit.capture.dialects._content import changed, json_or_text, mapping, other_part, sequence
+from loopkit.capture.dialects._content import (
+    changed,
+    json_or_text,
+    mapping,
+    other_part,
+    sequence,
+    since_the_model_spoke,
+)
 from loopkit.types import Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
@@ -57,14 +64,16 @@ class Messages:
     def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
         """See `Dialect.with_input`."""
         messages = list(sequence(request.get("messages")))
-        for index in range(len(messages) - 1, -1, -1):
-            if messages[index].get("role") == "assistant":
-                break
+        for index in since_the_model_spoke(messages):
             messages[index] = {
                 **messages[index],
                 "content": _with_results(messages[index].get("content"), change),
             }
         return {**request, "messages": messages}
+
+    def text(self, response: Any) -> str:
+        """See `Dialect.text`."""
+        return "".join(block.text for block in response.content or () if block.type == "text")
 
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`."""

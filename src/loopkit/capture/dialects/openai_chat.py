@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loopkit.capture.dialects._content import changed, json_or_text, mapping, other_part, sequence
+from loopkit.capture.dialects._content import (
+    changed,
+    json_or_text,
+    mapping,
+    other_part,
+    sequence,
+    since_the_model_spoke,
+)
 from loopkit.types import Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
@@ -60,9 +67,7 @@ class Chat:
     def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
         """See `Dialect.with_input`."""
         messages = list(sequence(request.get("messages")))
-        for index in range(len(messages) - 1, -1, -1):
-            if messages[index].get("role") == "assistant":
-                break
+        for index in since_the_model_spoke(messages):
             if messages[index].get("role") in ("user", "tool"):
                 messages[index] = {
                     **messages[index],
@@ -70,16 +75,29 @@ class Chat:
                 }
         return {**request, "messages": messages}
 
+    def text(self, response: Any) -> str:
+        """See `Dialect.text`."""
+        return "".join(c.message.content or "" for c in response.choices or () if c.message)
+
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`."""
-        return [c.message.content for c in response.choices or () if c.message and c.message.content]
+        messages = [choice.message for choice in response.choices or () if choice.message]
+        said = [message.content for message in messages if message.content]
+        return said + [call.function.arguments for message in messages for call in _calls(message)]
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
-        """See `Dialect.with_output`."""
+        """See `Dialect.with_output`. What the SDK had parsed from a changed text is taken away."""
         copy = response.model_copy(deep=True)
         for choice in copy.choices or ():
-            if choice.message and choice.message.content:
-                choice.message.content = change(choice.message.content)
+            message = choice.message
+            if message is None:
+                continue
+            if message.content and (said := change(message.content)) != message.content:
+                message.content = said
+                if getattr(message, "parsed", None) is not None:
+                    message.parsed = None
+            for call in _calls(message):
+                call.function.arguments = change(call.function.arguments)
         return copy
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -161,6 +179,10 @@ class _Choice:
                 for _, c in sorted(self.calls.items())
             ]
         return {"message": message, "finish_reason": self.finish_reason}
+
+
+def _calls(message: Any) -> list[Any]:
+    return [call for call in message.tool_calls or () if getattr(call, "function", None) is not None]
 
 
 def _message(item: Mapping[str, Any]) -> Message:

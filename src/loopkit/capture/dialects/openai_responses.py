@@ -66,6 +66,10 @@ class Responses:
                 items[index] = {**item, "output": changed(item.get("output"), change)}
         return {**request, "input": items}
 
+    def text(self, response: Any) -> str:
+        """See `Dialect.text`."""
+        return "".join(self.output_texts(response))
+
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`."""
         return [part.text for part in _text_parts(response)]
@@ -209,7 +213,7 @@ def _text_parts(response: Any) -> list[Any]:
 
 
 def _as_text(content: Any) -> Any:
-    """`input_text` parts under the name that `_changed` looks for."""
+    """`input_text` parts under the name that `changed` looks for."""
     parts: Any = content  # isinstance makes `content` a list of unknown types; this stays Any
     if isinstance(content, (list, tuple)):
         return [{**part, "type": "text"} if part.get("type") == "input_text" else part for part in parts]
