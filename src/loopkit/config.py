@@ -140,9 +140,10 @@ def _store_path(store: Any, home: Path) -> Path | None:
         return home
     if store is None:
         return None
-    if not isinstance(store, (str, os.PathLike)):
-        raise InvalidSetting(f"store is {store!r}: name a directory, or None for no store")
-    path = Path(store).absolute()
+    try:
+        path = Path(store).absolute()
+    except TypeError as error:
+        raise InvalidSetting(f"store is {store!r}: name a directory, or None for no store") from error
     if path.exists() and not path.is_dir():
         raise InvalidSetting(f"store is {str(path)!r}, which is a file: name a directory, or None for no store")
     return path

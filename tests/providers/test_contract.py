@@ -173,7 +173,19 @@ def test_a_raw_stream_is_recorded(row: Row, colour: str, recorded: MemorySink) -
         await collect(await value(raw.parse()))
 
     asyncio.run(run())
-    assert said(only(recorded)) == "Hello there!"
+    span = only(recorded)
+    assert (span.status, said(span)) == ("ok", "Hello there!")
+
+
+def test_a_streaming_response_read_in_pieces_is_whole(row: Row, colour: str, recorded: MemorySink) -> None:
+    async def run() -> None:
+        client = loopkit.wrap(row.make(colour, row.answer))
+        async with Entered(row.endpoint(client).with_streaming_response.create(**row.arguments)) as response:
+            assert await collect(response.iter_lines())
+
+    asyncio.run(run())
+    span = only(recorded)
+    assert (span.status, said(span)) == ("ok", "Hello there!")
 
 
 def test_a_streaming_response_is_recorded_when_read(row: Row, colour: str, recorded: MemorySink) -> None:

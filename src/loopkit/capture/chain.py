@@ -33,7 +33,7 @@ class Call:
         """The call with those texts changed."""
         if self.dialect is not None:
             return replace(self, request=self.dialect.with_input(self.request, change))
-        return replace(self, request={key: change(v) if isinstance(v, str) else v for key, v in self.request.items()})
+        return replace(self, request=changed_texts(dict(self.request), change))
 
     def output_texts(self, result: Any) -> list[str]:
         """What came back, as texts."""
@@ -54,12 +54,11 @@ def changed_texts(value: Any, change: Callable[[str], str]) -> Any:
     """A copy of plain data with every text in it changed; other objects are left as they are."""
     if isinstance(value, str):
         return change(value)
+    inside: Any = value  # isinstance makes `value` a dict of unknown types; this stays Any
     if isinstance(value, dict):
-        fields: dict[Any, Any] = value
-        return {key: changed_texts(item, change) for key, item in fields.items()}
-    if type(value) in (list, tuple):
-        items: Any = value
-        return type(items)(changed_texts(item, change) for item in items)
+        return {key: changed_texts(item, change) for key, item in inside.items()}
+    if type(inside) in (list, tuple):
+        return type(inside)(changed_texts(item, change) for item in inside)
     return value
 
 

@@ -130,12 +130,11 @@ def redact_value(value: Any, redact: Redactor) -> Any:
     """
     if isinstance(value, str):
         return _redact_text(value, redact)
+    inside: Any = value  # isinstance makes `value` a dict of unknown types; this stays Any
     if isinstance(value, dict):
-        fields: dict[Any, Any] = value
-        return {redact(str(key)): redact_value(item, redact) for key, item in fields.items()}
+        return {redact(str(key)): redact_value(item, redact) for key, item in inside.items()}
     if isinstance(value, (list, tuple)):
-        items: Any = value
-        return [redact_value(item, redact) for item in items]
+        return [redact_value(item, redact) for item in inside]
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**12:
         cleaned = redact(str(value))
         return value if cleaned == str(value) else cleaned

@@ -54,12 +54,11 @@ def plain_copy(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _cut(value: Any, longest: int) -> Any:
     if isinstance(value, str) and len(value) > longest:
         return f"{value[:longest]}… [{TRUNCATED}: {len(value)} characters]"
+    inside: Any = value  # isinstance makes `value` a dict of unknown types; this stays Any
     if isinstance(value, dict):
-        fields: dict[Any, Any] = value
-        return {key: _cut(item, longest) for key, item in fields.items()}
+        return {key: _cut(item, longest) for key, item in inside.items()}
     if isinstance(value, list):
-        items: list[Any] = value
-        return [_cut(item, longest) for item in items]
+        return [_cut(item, longest) for item in inside]
     return value
 
 

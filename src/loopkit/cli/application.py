@@ -22,7 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_FILES = (("loopkit.toml", ()), ("pyproject.toml", ("tool",)))
+_FILES = (("loopkit.toml", ()), ("pyproject.toml", ("tool", "loopkit")))
 
 
 class Application:
@@ -59,16 +59,25 @@ def configured_name(directory: Path | None = None) -> str | None:
             table = tomllib.loads(path.read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InvalidSetting(f"{path} is not valid TOML: {error}") from error
-        nested: Any = table
-        for key in above:
-            nested = nested.get(key, {}) if isinstance(nested, dict) else {}
-        for section in (table.get("loopkit"), nested.get("loopkit") if isinstance(nested, dict) else None):
-            if isinstance(section, dict) and "app" in section:
-                if not isinstance(section["app"], str):
-                    raise InvalidSetting(f"app in {path} is {section['app']!r}: name a module, such as 'helpdesk.app'")
-                name: str = section["app"]
-                return name
+        sections = [table.get("loopkit")] if not above else [table.get("loopkit"), _below(table, above)]
+        for section in sections:
+            app = _below({"app": section}, ("app", "app"))
+            if app is None:
+                continue
+            if not isinstance(app, str):
+                raise InvalidSetting(f"app in {path} is {app!r}: name a module, such as 'helpdesk.app'")
+            return app
     return None
+
+
+def _below(table: Any, keys: tuple[str, ...]) -> Any:
+    """What lies under these keys, or None where one of them isn't there or holds no table."""
+    here: Any = table
+    for key in keys:
+        if not hasattr(here, "get"):
+            return None
+        here = here.get(key)
+    return here
 
 
 def _import(name: str) -> ModuleType:

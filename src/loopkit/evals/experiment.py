@@ -252,7 +252,8 @@ def _used(row: Row, calls: Sequence[ModelCall]) -> Row:
 def _total(values: Sequence[Number | None]) -> Number | None:
     """The sum, 0 of nothing; None where one of them isn't known."""
     known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
+    total: Any = sum(known)
+    return total if len(known) == len(values) else None
 
 
 def _experiment(
