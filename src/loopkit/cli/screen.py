@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -28,20 +28,34 @@ _WIDE = 100
 
 
 def table(*heads: str) -> Table:
-    """A calm table; heads that begin with > are right-aligned."""
+    """A calm table; heads that begin with > are right-aligned, those with # hold ids, which are never cut."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for head in heads:
-        made.add_column(head.lstrip(">"), justify="right" if head.startswith(">") else "left")
+        justify: Literal["left", "right"] = "right" if head.startswith(">") else "left"
+        made.add_column(head.lstrip(">#"), justify=justify, overflow="fold", no_wrap=head.startswith("#"))
     return made
 
 
 @contextmanager
 def progress(label: str) -> Generator[Callable[[int, int], None]]:
     """A progress bar; gives the function that moves it."""
+    if not Console().is_terminal:
+        yield _in_quarters(label)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, transient=True) as bar:
         job = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(job, completed=done, total=total)
+
+
+def _in_quarters(label: str) -> Callable[[int, int], None]:
+    """For logs and pipes: a line at every quarter."""
+
+    def step(done: int, total: int) -> None:
+        if done == total or done % max(total // 4, 1) == 0:
+            Console().print(f"  {label}: {done} of {total}")
+
+    return step
 
 
 def figures(rows: Sequence[Figures], by: str) -> Table:
@@ -59,9 +73,9 @@ def figures(rows: Sequence[Figures], by: str) -> Table:
 
 def failures(rows: Sequence[Failure]) -> Table:
     """See `loopkit.failures`."""
-    made = table("span", "input", "answered", "expected")
+    made = table("#span", "input", "answered", "expected")
     for row in rows:
-        cells = (row.span.id[:16], short(row.span.input, 60), short(row.span.output, 30), short(row.expected, 30))
+        cells = (row.span.id, short(row.span.input, 60), short(row.span.output, 30), short(row.expected, 30))
         made.add_row(*map(escape, cells))
     return made
 
@@ -102,10 +116,10 @@ def experiment(made: Experiment) -> Group:
 def decision(made: RolloutDecision) -> Group:
     """What a rollout's evidence says."""
     colour = {"promote": "green", "stop": "red", "wait": "yellow"}[made.action]
-    return Group(
-        f"[{colour} b]{made.action}[/]: {escape(made.sentence)}",
-        f"  {made.calls} calls; a difference of {made.detectable * 100:.0f} points would probably have shown by now",
-    )
+    counts = f"  {made.calls} calls, {made.quality.exposures} outcomes"
+    if made.action == "wait" and made.detectable < 1:
+        counts += f"; a difference of {made.detectable * 100:.0f} points would probably have shown by now"
+    return Group(f"[{colour} b]{made.action}[/]: {escape(made.sentence)}", counts)
 
 
 def variants(known: Mapping[str, Variant], history: Sequence[Mapping[str, Any]]) -> Group:
@@ -144,7 +158,7 @@ def findings(found: Sequence[Finding]) -> Table:
 
 def feedback(store: Store, events: Sequence[Feedback], *, orphans: bool) -> Table:
     """Events, with what their target is today."""
-    made = table("event", "target", "name", "value or correction", "source", "by")
+    made = table("#event", "#target", "name", "value or correction", "source", "by")
     for event in events:
         resolved = store.resolve(event)
         if orphans and _is_known(resolved):

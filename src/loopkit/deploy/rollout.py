@@ -1,9 +1,9 @@
 """`Rollout`: a candidate gets a share of real calls until the evidence says promote, stop, or not yet.
 
 Looking is free: every test is anytime-valid, so `decide` may be called after each call. Three questions, in this
-order: is it too slow (the share of calls over 1.2 times the 95 % quantile of the current one's first 100), does it
-fail more often than allowed, and is its outcome better. The unit is the user or session that the router is sticky
-by: the first outcome of each counts.
+order: is it too slow (the share of calls over 1.2 times the 95 % quantile of the current one's first 100, and more
+often than the current one's calls of the same time), does it fail more often than allowed, and is its outcome better.
+The unit is the user or session that the router is sticky by: the first outcome of each counts.
 """
 
 from __future__ import annotations
@@ -137,13 +137,13 @@ class Rollout:
         calls, said = self._calls(store)
         treated = [span for span in calls if span.variant == self.candidate]
         exposures = self._exposures(calls, said)
-        slow = [span.duration > self.slow_over for span in treated] if self.slow_over is not None else []
+        slow_p = self._slow_p(calls)
         failed = [has_failed(span) for span in treated]
         quality = compare_arms(exposures, alpha=self.alpha)
         rate = sum(e.outcome for e in exposures if not e.treated) / max(sum(not e.treated for e in exposures), 1)
         return self._verdict(
             quality,
-            exceeds(slow, SLOW_LIMIT),
+            slow_p,
             exceeds(failed, FAILURE_LIMIT),
             unbalanced([e.treated for e in exposures], self.share),
             len(calls),
@@ -199,6 +199,26 @@ class Rollout:
         arms = (self.current, self.candidate)
         return [s for s in calls if s.variant in arms and s.propensity is not None and s.propensity < 1], said
 
+    def _slow_p(self, calls: Sequence[Span]) -> float:
+        """Both must hold: slow in too many of its calls, and slower than the current one's calls of the same time.
+
+        The second keeps a busy hour, or a provider that has become slower for everybody, from costing the candidate.
+        """
+        limit = self.slow_over
+        if limit is None:
+            return 1.0
+        pairs = [(span, span.propensity if span.propensity is not None else self.share) for span in calls]
+        side_by_side = [
+            Exposure(
+                treated=span.variant == self.candidate,
+                propensity=drawn if span.variant == self.candidate else 1 - drawn,
+                outcome=float(span.duration > limit),
+            )
+            for span, drawn in pairs
+        ]
+        own = exceeds([each.outcome > 0 for each in side_by_side if each.treated], SLOW_LIMIT)
+        return max(own, compare_arms(side_by_side, alpha=self.alpha).p_better)
+
     def _exposures(self, calls: Sequence[Span], said: Mapping[str, Sequence[Feedback]]) -> list[Exposure]:
         """One a unit: its first outcome, in the order in which outcomes became known.
 
@@ -225,7 +245,8 @@ class Rollout:
         self, quality: ArmsResult, slow_p: float, failure_p: float, uneven_p: float, calls: int, detectable: float
     ) -> RolloutDecision:
         points = (
-            f"{quality.difference * 100:+.0f} points, interval {quality.low * 100:+.0f} to {quality.high * 100:+.0f}, "
+            f"{quality.difference * 100:+.0f} points, {1 - 2 * self.alpha:.0%} interval {quality.low * 100:+.0f} to "
+            f"{quality.high * 100:+.0f}, "
             f"{quality.exposures} outcomes"
         )
         pair = f"{self.candidate} is {{}} than {self.current}: {points}"
@@ -249,6 +270,8 @@ class Rollout:
             more = "far more outcomes than these" if quality.more is None else f"about {quality.more} more outcomes"
             action = "wait"
             sentence = f"can't tell {self.candidate} from {self.current} yet: {points}; needs {more}"
+            if quality.exposures == 0:
+                sentence = f"no outcome of {self.candidate} or {self.current} is known yet"
         return RolloutDecision(
             action=action,  # type: ignore[arg-type]  # one of the three above
             sentence=sentence,
@@ -271,7 +294,7 @@ def _add_twin(registry: Registry, task: str, current: str) -> str:
 
     variant = registry.variant(task, current)
     mark = {**variant.provenance, "twin": f"{current} {secrets.token_hex(4)}"}
-    return registry.add(task, replace(variant, provenance=mark))
+    return registry.add(task, replace(variant, provenance={**mark, "tuner": f"twin of {current}"}))
 
 
 def _slow_over(store: Store, task: str, current: str) -> float | None:

