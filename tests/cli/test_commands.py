@@ -106,7 +106,7 @@ def test_feedback_by_commands(spans: list[str], clean_environment: Path) -> None
         (["rollout", "step", "triage"], "no rollout of 'triage' is running"),
         (["promote", "triage", "v9"], "has no variant 'v9'"),
         (["feedback", "add", "x"], "nothing to say"),
-        (["feedback", "retract", "zzz"], "no feedback event 'zzz'"),
+        (["feedback", "retract", "zzz"], "no feedback events begin with 'zzz'"),
         (["feedback", "import", "absent.jsonl"], "absent.jsonl can't be read"),
         (["report", "triage", "--out", "/no/such/place.html"], "can't be written"),
         (["evaluate", "triage", "--app", "no_such_module"], "application module 'no_such_module' can't be imported"),

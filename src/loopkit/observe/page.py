@@ -143,7 +143,8 @@ def _bars(rows: Sequence[tuple[str, float, float, float]], caption: str) -> str:
         parts.append(
             f'<text x="{left - 10}" y="{y + 13}" text-anchor="end">{escape(name)}</text>'
             f'<rect x="{left}" y="{y}" width="{value * width:.1f}" height="16" rx="2" fill="var(--bar)"/>'
-            f'<path d="M{left + low * width:.1f} {whisker}H{left + high * width:.1f}" stroke="var(--ink)" stroke-width="2"/>'
+            f'<path d="M{left + low * width:.1f} {whisker}H{left + high * width:.1f}" stroke="var(--ink)" '
+            'stroke-width="2"/>'
             f'<text x="{left + width + 12}" y="{y + 13}">{value:.0%}</text>'
         )
     total = len(rows) * height + 12
