@@ -6,6 +6,8 @@ def test_triage():
     with recording() as recorded:
         triage("my card was declined")
     assert recorded.spans()[0].output == "declined_card_payment"
+
+Nothing here needs the network or a key.
 """
 
 from __future__ import annotations
