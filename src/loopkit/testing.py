@@ -1,11 +1,11 @@
 """For tests of applications that use loopkit: recording into memory, a clock and ids that repeat, a scripted model.
 
-from loopkit.testing import recording
+    from loopkit.testing import recording
 
-def test_triage():
-    with recording() as recorded:
-        triage("my card was declined")
-    assert recorded.spans()[0].output == "declined_card_payment"
+    def test_triage():
+        with recording() as recorded:
+            triage("my card was declined")
+        assert recorded.spans()[0].output == "declined_card_payment"
 
 Nothing here needs the network or a key.
 """
