@@ -44,6 +44,7 @@ def test_found_and_replaced(text: str, clean: str) -> None:
         "user@localhost and @handle",
         "task-oriented sk-ills",
         "1 + 1 = 2",
+        "interval -15.7 to +15.7, 113 examples, +3 points",
         "",
     ],
 )

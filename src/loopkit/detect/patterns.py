@@ -126,6 +126,11 @@ def _cards(match: re.Match[str]) -> Iterator[tuple[int, int]]:
         first += step
 
 
+def _phones(match: re.Match[str]) -> Iterator[tuple[int, int]]:
+    if 8 <= sum(char.isdigit() for char in match.group()) <= 15:  # E.164; less is a figure such as +15.7
+        yield match.span()
+
+
 def _is_card(digits: str) -> bool:
     return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and is_luhn(digits)
 
@@ -193,6 +198,6 @@ _PATTERNS = (
         _ibans,
     ),
     _Pattern("card", re.compile(r"(?<!\d)(?<!\d\.)\d(?:[ -]?\d){12,}(?!\.\d)"), (), _cards),
-    _Pattern("phone", re.compile(r"(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,6}(?!\w)"), ("+",)),
+    _Pattern("phone", re.compile(r"(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,6}(?!\w)"), ("+",), _phones),
 )
 _ALL_HINTS = ("\\u", *(hint for pattern in _PATTERNS for hint in pattern.hints))

@@ -180,9 +180,10 @@ def evaluate(
     rows = _with_usage(rows, store)
     made = _experiment(task, data, baseline, rows, examples, scorers, alpha)
     document = to_dict(made)
-    for row, comparison in zip(document["comparisons"], made.comparisons, strict=True):
-        row["sentence"] = comparison.sentence
-    store.put(_KIND, made.id, redact_value(document, redact_patterns), task=task)
+    document["rows"] = redact_value(document["rows"], redact_patterns)  # outputs are words, the rest are figures
+    for told, comparison in zip(document["comparisons"], made.comparisons, strict=True):
+        told["sentence"] = comparison.sentence
+    store.put(_KIND, made.id, document, task=task)
     return made
 
 
