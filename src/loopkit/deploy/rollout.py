@@ -31,6 +31,8 @@ SLOW_FACTOR = 1.2
 SLOW_LIMIT = 0.1
 """A candidate may be slow (over 1.2 times the current one's p95) in at most this share of its calls."""
 FAILURE_LIMIT = 0.05
+UNEVEN_ALPHA = 0.01
+"""The sample-ratio check's own level: its alarm only makes a rollout wait, so it may be rare."""
 _BASELINE_CALLS = 100
 
 
@@ -256,7 +258,7 @@ class Rollout:
         elif failure_p <= self.alpha:
             action = "stop"
             sentence = f"{self.candidate} fails in more than {FAILURE_LIMIT:.0%} of its calls (p {failure_p:.2g})"
-        elif uneven_p <= self.alpha:
+        elif uneven_p <= UNEVEN_ALPHA:
             action = "wait"
             sentence = (
                 f"the two arms are judged unequally (p {uneven_p:.2g}), so their outcomes can't be compared: see to it "
