@@ -43,7 +43,7 @@ def test_the_whole_loop_on_the_real_model(tmp_path: Path, model_url: str) -> Non
     [
         (["--model", "absent.gguf"], "no model file at absent.gguf"),
         (["--home", "/proc/none"], "/proc/none can't be written"),
-        (["--prompt", "{headlin}"], "the template needs 'headlin'"),
+        (["--prompt", "{headlin}"], "shows no headline: put {headline} in it"),
     ],
 )
 def test_a_mistake_is_one_sentence(words: list[str], sentence: str, tmp_path: Path, model_url: str) -> None:
