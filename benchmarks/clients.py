@@ -22,7 +22,7 @@ def table() -> str:
     """The comparison."""
     made = settings("bench", environ={"LOOPKIT_HOME": tempfile.mkdtemp()})
     lines = [
-        "### A call of the OpenAI client\n",
+        "## A call of the OpenAI client\n",
         "| case | bare, CPU µs | wrapped, CPU of all threads µs | ratio |",
         "|---|---|---|---|",
     ]

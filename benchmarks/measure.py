@@ -42,7 +42,7 @@ def markdown(title: str, costs: Mapping[str, Cost], *, reference: str) -> str:
     bare = costs["bare"]
     extra = {name: Cost(cost.p50 - bare.p50, cost.cpu - bare.cpu) for name, cost in costs.items()}
     lines = [
-        f"### {title}\n",
+        f"## {title}\n",
         f"| case | p50, µs | extra, µs | × {reference} | CPU of all threads, µs | extra, µs | × {reference} |",
         "|---|---|---|---|---|---|---|",
     ]

@@ -26,7 +26,7 @@ def table() -> str:
                 subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "LOOPKIT_HOME": home})
                 times[name].append(_children() - before)
     bare = statistics.median(times["bare interpreter"])
-    lines = ["### Starting\n", "| case | CPU, ms | over bare, ms |", "|---|---|---|"]
+    lines = ["## Starting\n", "| case | CPU, ms | over bare, ms |", "|---|---|---|"]
     for name, found in times.items():
         middle = statistics.median(found)
         lines.append(f"| {name} | {middle * 1000:.0f} | {(middle - bare) * 1000:.0f} |")
