@@ -18,7 +18,7 @@ ROOT = Path(loopkit.__file__).parent
 
 FLOORS = {
     "errors": 0, "types": 0, "_version": 0,
-    "config": 1, "_host": 1, "_extras": 1, "_ids": 1, "_json": 1, "_plugins": 1,
+    "config": 1, "_host": 1, "_extras": 1, "_ids": 1, "_json": 1, "_plugins": 1, "_words": 1,
     "wire": 1, "detect": 1, "prompts": 1, "statistics": 1,
     "capture": 2,
     "signals": 3, "guard": 3, "route": 3, "store": 3, "export": 3,
@@ -104,7 +104,7 @@ def test_imports_go_down_the_floors(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / DEMO).glob("*.py")), ids=lambda path: path.stem)
 def test_the_demo_uses_public_names_only(path: Path) -> None:
-    public = {"loopkit", "loopkit.errors", "loopkit.types", "loopkit._extras"}
+    public = {"loopkit", "loopkit.errors", "loopkit.types", "loopkit._extras", "loopkit._words"}
     doors = {"loopkit.checks", "loopkit.policies", "loopkit.tuners", "loopkit.evaluators"}
     for module in imports(path):
         assert module in public | doors or module.startswith("loopkit.cli"), f"{path.name} imports {module}"

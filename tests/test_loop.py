@@ -118,6 +118,10 @@ def test_once_round(desk: Any, client: OpenAI) -> None:
 
     walk(trail)
     assert {"span", "feedback", "dataset", "variant", "rollout", "serving"} <= set(kinds)
+    back = loopkit.lineage(rollout.id).came_from[0]
+    assert (back.kind, back.id) == ("variant", f"{TASK}/{candidate}")
+    assert [origin.id for origin in back.came_from] == [dataset.id]
+    assert {span.id for span in back.came_from[0].came_from[1:]} <= {s for e in dataset.examples for s in e.spans}
     page = loopkit.report(TASK)
     assert "<script" not in page
     assert "vote" in page
@@ -153,7 +157,7 @@ def test_a_twin_is_another_name_for_the_same_variant(desk: Any) -> None:
     registry = loopkit.Registry(loopkit.open_store())
     registry.promote(TASK, registry.add(TASK, BASE), reason="first")
     rollout = loopkit.Rollout.start(TASK, "", twin=True)
-    assert (rollout.current, rollout.candidate, rollout.twin) == ("v1", "v2", True)
+    assert (rollout.current, rollout.candidate[:5], rollout.twin) == ("v1", "twin-", True)
     with pytest.raises(InvalidInput, match="is still running"):
         loopkit.Rollout.start(TASK, "v2")
 
@@ -296,7 +300,7 @@ def test_the_registry_keeps_rules_through_promotions_and_tells_its_history(desk:
     desk.router.refresh()
     with loopkit.context(segment="a"):
         assert desk.router.choose(ticket="x").name == other
-    assert [entry["reason"] for entry in registry.history(TASK)] == ["first", "rule for segment:a", "again"]
+    assert [entry["reason"] for entry in registry.history(TASK)] == ["first", f"segment:a goes to {other}", "again"]
     assert registry.resolve(TASK, "candidate") == other
     for shares in ({"v1": 0.5}, {"v1": 1.5, "v2": -0.5}):
         with pytest.raises(InvalidInput, match="shares are"):

@@ -150,6 +150,8 @@ class Span:
     variant: str | None = None
     propensity: float | None = None
     """The probability with which a router chose `variant`; None where nothing was chosen."""
+    prompt_version: str | None = None
+    """Changes with the variant's prompt template; None where the variant has none."""
     user_id: str | None = None
     session_id: str | None = None
     tags: tuple[str, ...] = ()

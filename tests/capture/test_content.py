@@ -123,3 +123,13 @@ def test_a_bad_variable_is_named(variable: str, value: str, monkeypatch: pytest.
 def test_a_service_needs_a_name() -> None:
     with pytest.raises(InvalidSetting, match="OTEL_SERVICE_NAME"):
         loopkit.init()
+
+
+def test_a_prompt_that_is_too_long_keeps_its_shape() -> None:
+    with recording() as sink, loopkit.span("read", input={"pages": ["x" * 2_000_000, "short"]}):
+        pass
+    span = sink.spans()[0]
+    assert span.content_status == "truncated"
+    assert span.input["pages"][0].startswith("xxx")
+    assert "2000000 characters" in span.input["pages"][0]
+    assert span.input["pages"][1] == "short"

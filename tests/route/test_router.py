@@ -69,6 +69,7 @@ def test_the_choice_is_recorded_and_inherited(recorded: MemorySink) -> None:
     assert (spans["task"].input, spans["task"].task) == ({"ticket": "lost card"}, "triage")
     assert spans["task"].variant in ("v1", "v2")
     assert (spans["llm"].variant, spans["llm"].propensity) == (spans["task"].variant, 0.5)
+    assert len(spans["llm"].prompt_version or "") == 8
     assert spans["route"].attributes["loopkit.router.candidates"] == ["v1", "v2"]
 
 

@@ -135,3 +135,20 @@ def test_reading_in_the_recording_process_flushes_first(stored: MemorySink) -> N
     with loopkit.span("just now", task="t"):
         pass
     assert [span.name for span in loopkit.open_store().spans()] == ["just now"]
+
+
+def test_a_store_that_was_open_before_a_fork_serves_both_processes(store: Store) -> None:
+    store.append(batch(1), [])
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            for number in range(100, 150):
+                store.append(batch(number), [])
+            status = 0
+        finally:
+            os._exit(status)
+    for number in range(200, 250):
+        store.append(batch(number), [])
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.stats()["spans"] == 101

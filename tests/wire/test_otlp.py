@@ -77,6 +77,7 @@ def spans(draw: st.DrawFn) -> Span:
         task=draw(st.none() | words),
         variant=variant,
         propensity=None if variant is None else draw(st.none() | st.floats(0, 1)),
+        prompt_version=None if variant is None else draw(st.none() | st.just("0a1b2c3d")),
         user_id=draw(st.none() | words),
         session_id=draw(st.none() | words),
         tags=tuple(draw(st.lists(words, max_size=3))),

@@ -43,6 +43,7 @@ def to_span(live: LiveSpan, settings: Settings) -> Span:
         task=live.task,
         variant=live.variant,
         propensity=live.propensity,
+        prompt_version=live.prompt_version,
         user_id=around.user_id,
         session_id=around.session_id,
         tags=content.tags,

@@ -43,6 +43,7 @@ class LiveSpan(OtelSpan):
         "output",
         "parent",
         "parent_id",
+        "prompt_version",
         "propensity",
         "recorder",
         "sampling_probability",
@@ -74,6 +75,7 @@ class LiveSpan(OtelSpan):
         self.task: str | None = None
         self.variant: str | None = None
         self.propensity: float | None = None
+        self.prompt_version: str | None = None
         self.sampling_probability = 1.0
         self._open = [None]
 
@@ -97,13 +99,14 @@ class LiveSpan(OtelSpan):
         self.parent = None
         self.recorder.put(self)
 
-    def bind(self, variant: str, task: str, propensity: float | None) -> None:
+    def bind(self, variant: str, task: str, propensity: float | None, prompt_version: str | None) -> None:
         """Say which variant serves the task: on this span and on those of the task that it runs in."""
         span: LiveSpan | None = self
         while span is not None and span.task in (task, None):
             if span.task is None and span is not self:
                 return
-            span.variant, span.task, span.propensity = variant, task, propensity
+            span.variant, span.task = variant, task
+            span.propensity, span.prompt_version = propensity, prompt_version
             span = span.parent
 
     def describe(self, metadata: Mapping[str, JSON], tags: tuple[str, ...] = ()) -> None:

@@ -92,7 +92,8 @@ class Recorder:
     def _child(self, parent: LiveSpan, name: str, kind: Kind) -> LiveSpan:
         live = LiveSpan(self, name, kind, parent.trace_id, self.ids.span_id(), self.clock.now())
         live.parent, live.parent_id = parent, parent.span_id
-        live.task, live.variant, live.propensity = parent.task, parent.variant, parent.propensity
+        live.task, live.variant = parent.task, parent.variant
+        live.propensity, live.prompt_version = parent.propensity, parent.prompt_version
         live.sampling_probability = parent.sampling_probability
         return live
 

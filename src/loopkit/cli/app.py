@@ -114,14 +114,15 @@ def tune(
     task: Task,
     tuner: Annotated[str, typer.Option("--with", help="few-shot, nearest, vote, cascade, or an installed one.")],
     dataset: Annotated[str | None, typer.Option(help="A dataset's id; default: the task's latest.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it; default: v2, v3, …")] = None,
     application: App = None,
 ) -> None:
     """Make a better variant from a dataset, and register it as a candidate."""
     registry = Registry(open_store())
     current = _current(registry, task, Application(application))
     data = Dataset.load(dataset or task, store=registry.store)
-    name = registry.add(task, run_tuner(current, data, tuner))
-    out.print(f"registered [b]{task}/{name}[/b], tuned with {tuner} from dataset {data.id}")
+    named = registry.add(task, run_tuner(current, data, tuner), name=name)
+    out.print(f"registered [b]{task}/{named}[/b], tuned with {tuner} from dataset {data.id}")
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from loopkit._words import describe, duration, short
 from loopkit.cli.diagnosis import Finding
 from loopkit.datasets.dataset import Dataset
 from loopkit.deploy.rollout import RolloutDecision
@@ -66,7 +66,7 @@ def figures(rows: Sequence[Figures], by: str) -> Table:
         interval = f"{row.low:.0%} to {row.high:.0%}" if row.judged else "–"
         made.add_row(
             escape(row.segment), str(row.calls), str(row.errors), str(row.judged), right, interval,
-            f"{row.latency_p50:.3f} s", f"{row.latency_p95:.3f} s", f"{row.input_tokens}/{row.output_tokens}",
+            duration(row.latency_p50), duration(row.latency_p95), f"{row.input_tokens}/{row.output_tokens}",
         )  # fmt: skip
     return made
 
@@ -108,7 +108,7 @@ def experiment(made: Experiment) -> Group:
     for s in made.summaries:
         rows.add_row(
             s.variant, s.split, f"{s.mean:.1%}", f"{s.low:.0%} to {s.high:.0%}", str(s.examples),
-            f"{s.latency_p50:.3f} s", f"{s.latency_p95:.3f} s", "–" if s.tokens is None else f"{s.tokens:.0f}",
+            duration(s.latency_p50), duration(s.latency_p95), "–" if s.tokens is None else f"{s.tokens:.0f}",
         )  # fmt: skip
     return Group(rows, *(f"• {escape(comparison.sentence)}" for comparison in made.comparisons))
 
@@ -133,19 +133,6 @@ def variants(known: Mapping[str, Variant], history: Sequence[Mapping[str, Any]])
         shares = ", ".join(f"{name} {share:.0%}" for name, share in entry["shares"].items())
         changes.add_row(entry["current"], shares, escape(entry["reason"]))
     return Group(rows, "", changes)
-
-
-def describe(variant: Variant) -> str:
-    """A variant in a few words."""
-    if variant.stages:
-        stages = " then ".join(describe(stage) for stage in variant.stages)
-        return f"cascade: {stages}, at confidence {variant.threshold:.2f}"
-    if variant.callable is not None:
-        return variant.callable
-    extra = f" + {len(variant.demonstrations)} demonstrations" if variant.demonstrations else ""
-    if variant.retriever is not None:
-        extra += f" + {variant.retriever['k']} nearest"
-    return f"{variant.model}: {short(variant.prompt, 50)}{extra}"
 
 
 def findings(found: Sequence[Finding]) -> Table:
@@ -179,9 +166,12 @@ def stats(store: Store) -> Table:
 
 
 def trail(made: Trail) -> Tree:
-    """A lineage as a tree."""
+    """A lineage as a tree: first what it came from, then what came of it."""
     tree = Tree(_trail_line(made))
-    _grow(tree, made)
+    if made.came_from:
+        _grow(tree.add("[dim]came from[/dim]"), made, "came_from")
+    if made.leads_to:
+        _grow(tree.add("[dim]led to[/dim]"), made, "leads_to")
     return tree
 
 
@@ -215,15 +205,6 @@ def trace(store: Store, span: Span) -> Group:
     return Group(tree, *lines)
 
 
-def short(value: Any, limit: int) -> str:
-    """A value on one line."""
-    if value is None:
-        return "–"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def _is_known(target: str) -> bool:
     return len(target) == 49 or target.startswith(("trace:", "session:"))
 
@@ -239,15 +220,15 @@ def _span_line(span: Span, here: bool) -> Text:
     text = Text(f"{span.name} ", style="bold" if here else "")
     text.append(f"{span.kind} ", style="cyan")
     text.append(f"{span.status} ", style=marks[span.status])
-    text.append(f"{span.duration:.3f} s", style="dim")
+    text.append(duration(span.duration), style="dim")
     if span.variant is not None:
         text.append(f"  {span.variant} at {span.propensity}", style="magenta")
     return text
 
 
-def _grow(tree: Tree, made: Trail) -> None:
-    for child in made.leads_to:
-        _grow(tree.add(_trail_line(child)), child)
+def _grow(tree: Tree, made: Trail, way: Literal["came_from", "leads_to"]) -> None:
+    for child in getattr(made, way):
+        _grow(tree.add(_trail_line(child)), child, way)
 
 
 def _trail_line(made: Trail) -> str:

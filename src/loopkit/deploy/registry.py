@@ -7,6 +7,8 @@ filled once, then refreshed in the background at most once a second, and serves 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +23,7 @@ from loopkit.types import Example, Variant
 
 _REFRESH_SECONDS = 1.0
 CURRENT, CANDIDATE = "current", "candidate"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 
 
 class Registry:
@@ -59,23 +62,35 @@ class Registry:
 
     # At the desk
 
-    def add(self, task: str, variant: Variant) -> str:
-        """Register a variant and give its name, v1, v2, …; the same variant keeps its name."""
+    def add(self, task: str, variant: Variant, *, name: str | None = None) -> str:
+        """Register a variant and give its name: yours, else v1, v2, …; the same variant keeps its name.
+
+        Raises `InvalidInput` where the name is taken, or the variant has another one.
+        """
         check_variant(variant)
+        if name is not None and (not _NAME.fullmatch(name) or name in (CURRENT, CANDIDATE)):
+            raise InvalidInput(
+                f"name is {name!r}: up to 60 letters, digits, '.', '-' or '_', not {CURRENT!r} or {CANDIDATE!r}"
+            )
         text, given = to_json(variant), to_dict(variant)
-        name = ""
+        named = ""
 
         def numbered(known: list[Any]) -> tuple[str, Any] | None:
-            nonlocal name
+            nonlocal named
+            names = {document["name"] for document in known}
             for document in known:
                 if to_json(from_dict(Variant, document["variant"])) == text:
-                    name = document["name"]
+                    named = document["name"]
+                    if name not in (None, named):
+                        raise InvalidInput(f"this variant is {task}/{named} already: it can't be {name!r} too")
                     return None
-            name = f"v{len(known) + 1}"
-            return f"{task}/{name}", {"task": task, "name": name, "variant": given}
+            if name in names:
+                raise InvalidInput(f"task {task!r} has another variant {name!r}: choose another name")
+            named = name or next(v for n in itertools.count(len(known) + 1) if (v := f"v{n}") not in names)
+            return f"{task}/{named}", {"task": task, "name": named, "variant": given}
 
         self.store.put_numbered("variant", task, numbered)
-        return name
+        return named
 
     def variants(self, task: str) -> dict[str, Variant]:
         """The task's variants by name, oldest first."""
@@ -134,10 +149,12 @@ class Registry:
         state = self._state(task)
         current = self.current(task)
         rules = [tuple(rule) for rule in (state or {}).get("rules", ()) if rule[0] != tag]
+        reason = f"no rule for {tag} any more"
         if name is not None:
             rules.append((tag, self.resolve(task, name)))
+            reason = f"{tag} goes to {rules[-1][1]}"
         shares = (state or {}).get("shares", {current: 1.0})
-        self._put(task, current=current, shares=shares, reason=f"rule for {tag}", rules=rules)
+        self._put(task, current=current, shares=shares, reason=reason, rules=rules)
 
     def history(self, task: str) -> list[dict[str, Any]]:
         """Every change of what is served, oldest first: when, to what, why, and on which evidence."""

@@ -296,7 +296,8 @@ def _add_twin(registry: Registry, task: str, current: str) -> str:
 
     variant = registry.variant(task, current)
     mark = {**variant.provenance, "twin": f"{current} {secrets.token_hex(4)}"}
-    return registry.add(task, replace(variant, provenance={**mark, "tuner": f"twin of {current}"}))
+    twin = replace(variant, provenance={**mark, "tuner": f"twin of {current}"})
+    return registry.add(task, twin, name=f"twin-{secrets.token_hex(2)}")
 
 
 def _slow_over(store: Store, task: str, current: str) -> float | None:

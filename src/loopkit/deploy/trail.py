@@ -1,48 +1,62 @@
-"""`lineage()`: why is it as it is. From a span, a dataset, a variant or a rollout, along what came of it."""
+"""`lineage()`: why is it as it is. From a span, a dataset, a variant or a rollout, back to what it came from and on
+to what came of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from loopkit._words import duration
 from loopkit.errors import NotFound
 from loopkit.signals.fold import fold
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
+from loopkit.types import Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trail:
-    """One thing, and what came of it, as a tree."""
+    """One thing, with what it came from and what came of it, each a tree."""
 
     kind: str
     """span, feedback, dataset, variant, experiment, rollout or serving."""
     id: str
     text: str
     """What it is, in one line."""
+    came_from: tuple[Trail, ...] = field(default=())
     leads_to: tuple[Trail, ...] = field(default=())
+
+
+_NAMED_SOURCES = 3
+"""Of the calls that a dataset was made from, so many are named."""
 
 
 def lineage(id: str, *, store: Store | None = None) -> Trail:
     """What a span, a dataset, a variant (`task/v2`) or a rollout came from and led to.
 
-    A span leads to its feedback, to the datasets whose examples name it, to the variants tuned from those, and to
-    the decisions about them. Raises `NotFound`.
+    Onwards: a span leads to its feedback, to the datasets whose examples name it, to the variants tuned from those,
+    and to the decisions about them. Backwards: a rollout came from its candidate, a variant from its dataset, a
+    dataset from calls and what was said of them, a span from the variant that served it. Raises `NotFound`.
     """
     store = store or open_store()
-    for kind, tell in (("dataset", _dataset), ("variant", _variant), ("rollout", _rollout)):
+    for kind, tell, origins in (
+        ("dataset", _dataset, _origins_of_dataset),
+        ("variant", _variant, _origins_of_variant),
+        ("rollout", _rollout, _origins_of_rollout),
+    ):
         documents = store.documents(kind, id=id)
         if documents:
-            return tell(store, documents[-1])
+            return replace(tell(store, documents[-1]), came_from=origins(store, documents[-1]))
     try:
-        return _span(store, id)
+        span = store.span(id)
     except NotFound as error:
         raise NotFound(f"{id!r} is no dataset, variant (task/v1), rollout or span of {store.path}") from error
+    return _span(store, span)
 
 
-def _span(store: Store, id: str) -> Trail:
-    span = store.span(id)
+def _span(store: Store, span: Span) -> Trail:
     said = [
         Trail(kind="feedback", id=event.id, text=_said(event))
         for (target, *_), event in fold(store.feedback(), store.resolve).current.items()
@@ -53,8 +67,9 @@ def _span(store: Store, id: str) -> Trail:
         for document in store.documents("dataset", task=span.task)
         if any(span.id in example.get("spans", ()) for example in document["examples"])
     ]
-    text = f"{span.name} ({span.kind}, {span.status}, {span.duration:.2f} s), variant {span.variant or 'none'}"
-    return Trail(kind="span", id=span.id, text=text, leads_to=(*said, *datasets))
+    text = f"{span.name} ({span.kind}, {span.status}, {duration(span.duration)}), variant {span.variant or 'none'}"
+    served_by = _named_variant(store, span.task, span.variant)
+    return Trail(kind="span", id=span.id, text=text, came_from=served_by, leads_to=(*said, *datasets))
 
 
 def _said(event: Any) -> str:
@@ -96,3 +111,38 @@ def _rollout(store: Store, document: dict[str, Any]) -> Trail:
 
 def _evidence(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return entry.get("evidence") or {}
+
+
+def _origins_of_rollout(store: Store, document: dict[str, Any]) -> tuple[Trail, ...]:
+    made = document["rollout"]
+    return (
+        *_named_variant(store, made["task"], made["candidate"]),
+        *_named_variant(store, made["task"], made["current"]),
+    )
+
+
+def _named_variant(store: Store, task: str | None, name: str | None) -> tuple[Trail, ...]:
+    """The variant and what it came from; nothing where the registry doesn't know it (a router's default)."""
+    return tuple(
+        replace(_variant(store, document), leads_to=(), came_from=_origins_of_variant(store, document))
+        for document in store.documents("variant", id=f"{task}/{name}")[-1:]
+    )
+
+
+def _origins_of_variant(store: Store, document: dict[str, Any]) -> tuple[Trail, ...]:
+    dataset = document["variant"].get("provenance", {}).get("dataset")
+    return tuple(
+        replace(_dataset(store, found), leads_to=(), came_from=_origins_of_dataset(store, found))
+        for found in store.documents("dataset", id=str(dataset))[-1:]
+    )
+
+
+def _origins_of_dataset(store: Store, document: dict[str, Any]) -> tuple[Trail, ...]:
+    """How many calls and statements it came from, and the newest of the calls by their ids."""
+    spans = [span for example in document["examples"] for span in example.get("spans", ())]
+    events = {event for example in document["examples"] for event in example.get("feedback", ())}
+    authors = {event.by or event.source for event in store.feedback() if event.id in events}
+    given = sum(not example.get("spans") for example in document["examples"])
+    text = f"{len(spans)} calls, {len(events)} statements by {len(authors)} authors; {given} examples were given"
+    newest = [Trail(kind="span", id=id, text="") for id in spans[-_NAMED_SOURCES:]]
+    return (Trail(kind="feedback", id=document["task"], text=text), *newest)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from loopkit._json import canonical, to_dict
 from loopkit._plugins import named
+from loopkit._words import duration
 from loopkit.capture.decorator import live_span, span
 from loopkit.capture.finish import redact_value
 from loopkit.datasets.dataset import Dataset
@@ -352,7 +353,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _effort(variant: Summary, baseline: Summary) -> str:
-    parts = [f"{variant.latency_p50:.2f} s a call against {baseline.latency_p50:.2f}"]
+    parts = [f"{duration(variant.latency_p50)} a call against {duration(baseline.latency_p50)}"]
     if variant.tokens is not None and baseline.tokens is not None:
         parts.append(f"{variant.tokens:.0f} tokens against {baseline.tokens:.0f}")
     if variant.cost is not None and baseline.cost is not None and variant.cost + baseline.cost > 0:

@@ -5,6 +5,7 @@ Unlike `str.format` a template reaches no attributes and no items, so inputs can
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -47,6 +48,8 @@ def render(template: str, inputs: Mapping[str, Any]) -> str:
     return _TOKEN.sub(put, template)
 
 
-def version(template: str) -> str:
-    """Eight hex digits that change with the template's text."""
-    return hashlib.sha256(template.encode()).hexdigest()[:8]
+@functools.lru_cache(maxsize=256)
+def version(prompt: str, system: str | None = None) -> str:
+    """Eight hex digits that change with the text of the template, or of the system message that goes with it."""
+    text = prompt if system is None else f"{system}\0{prompt}"
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]

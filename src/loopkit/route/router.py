@@ -9,6 +9,7 @@ from loopkit.capture import slot
 from loopkit.capture.ambient import ambient
 from loopkit.capture.decorator import live_span, span
 from loopkit.errors import Blocked, InvalidInput
+from loopkit.prompts.template import version
 from loopkit.route.answer import Kitchen, check_variant
 from loopkit.route.policy import Decision, Policy, Sticky
 from loopkit.route.source import VariantSource
@@ -71,7 +72,7 @@ class Router:
     def choose(self, **inputs: Any) -> Choice:
         """The decision alone: serve it with `choice.call`, or make your own call with `choice.request`.
 
-        Binds task, variant and propensity to the span that runs here, and to those below it.
+        Binds task, variant, prompt version and propensity to the span that runs here, and to those below it.
         """
         decision, variant, candidates = self._decide()
         choice = Choice(self, self._kitchen, decision, variant)
@@ -159,7 +160,9 @@ class Choice:
         if live is None:
             return
         if live.task in (None, self._router.task):
-            live.bind(self.name, self._router.task, self.propensity)
+            prompt = self.variant.prompt
+            prompted = None if prompt is None else version(prompt, self.variant.system)
+            live.bind(self.name, self._router.task, self.propensity, prompted)
         with span(f"route {self._router.task}", kind="route"):
             decided = live_span()
             if decided is not None:

@@ -122,7 +122,8 @@ def tune(variant: Variant, dataset: Dataset, tuner: Tuner | str = "few-shot", **
     check_variant(variant)
     chosen = _named(tuner, options) if isinstance(tuner, str) else tuner
     tuned = check_variant(chosen.tune(variant, dataset))
-    name = tuner if isinstance(tuner, str) else type(tuner).__name__
+    own = next((name for name, made in TUNERS.items() if type(tuner) is made), type(tuner).__name__)
+    name = tuner if isinstance(tuner, str) else own
     return replace(tuned, provenance={"tuner": name, "dataset": dataset.id, "options": dict(options)})
 
 

@@ -39,7 +39,7 @@ def _span(message: OtlpSpan, service: str | None) -> Span:
     found = {item.key: _value(item.value) for item in message.attributes}
     take = found.pop
     kind = cast("Kind", take(names.KIND, "task"))
-    for derived in (names.OI_KIND, names.CONVERSATION_ID, names.FLAG_KEY, names.FLAG_VARIANT):
+    for derived in (names.OI_KIND, names.CONVERSATION_ID, names.FLAG_KEY, names.FLAG_VARIANT, names.PROMPT_NAME):
         take(derived, None)
     call = _model_call(found) if kind in ("llm", "embedding") and names.PROVIDER in found else None
     if call is None:
@@ -62,6 +62,7 @@ def _span(message: OtlpSpan, service: str | None) -> Span:
         task=take(names.TASK, None),
         variant=take(names.VARIANT, None),
         propensity=take(names.PROPENSITY, None),
+        prompt_version=take(names.PROMPT_VERSION, None),
         user_id=take(names.USER_ID, None),
         session_id=take(names.SESSION_ID, None),
         tags=tuple(take(names.OI_TAGS, ())),

@@ -103,6 +103,9 @@ def _core_attributes(span: Span) -> dict[str, Any]:
         values[names.VARIANT] = values[names.FLAG_VARIANT] = span.variant
         values[names.FLAG_KEY] = span.task
         values[names.PROPENSITY] = span.propensity
+    if span.prompt_version is not None:
+        values[names.PROMPT_NAME] = span.task
+        values[names.PROMPT_VERSION] = span.prompt_version
     if span.tags:
         values[names.OI_TAGS] = span.tags
     if span.metadata:

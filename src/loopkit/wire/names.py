@@ -29,6 +29,8 @@ TOOL_NAME = "gen_ai.tool.name"  # of a tool span
 AGENT_NAME = "gen_ai.agent.name"  # of an agent span
 WORKFLOW_NAME = "gen_ai.workflow.name"  # of a task span
 DATA_SOURCE = "gen_ai.data_source.id"  # of a retrieval span
+PROMPT_NAME = "gen_ai.prompt.name"  # the task, where the variant that a router chose has a prompt
+PROMPT_VERSION = "gen_ai.prompt.version"  # eight hex digits that change with the prompt's text
 CONVERSATION_ID = "gen_ai.conversation.id"  # the session id, on llm and agent spans
 SYSTEM_FINGERPRINT = "openai.response.system_fingerprint"  # which build of the provider's model answered
 

@@ -19,6 +19,7 @@ from rich.markup import escape
 
 import loopkit
 from loopkit import evaluators, tuners
+from loopkit._words import describe, short
 from loopkit.cli import screen
 from loopkit.cli.demo.machinery import Receiver, check_machinery, install, model_path, model_server
 from loopkit.cli.demo.newsroom import Draw, Editors, Item, Reader, golden, load_items, readers
@@ -71,8 +72,8 @@ class Story:
     base: loopkit.Variant = field(init=False)
     dataset: loopkit.Dataset = field(init=False)
     candidates: dict[str, loopkit.Variant] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    """From what a candidate is to its name in the registry."""
+    winner: str = ""
+    """The cheapest candidate that was better, by its name; empty without one."""
     lines: list[str] = field(default_factory=list)
     """The last screen."""
     twice: int = 0
@@ -161,11 +162,10 @@ def choose_prompt(story: Story) -> None:
         )
     for prompt, mean in means.items():
         mark = "→" if prompt == story.base.prompt else " "
-        story.console.print(f" {mark} {mean:.0%} of {len(examples)}: {escape(screen.short(prompt, 90))}")
+        story.console.print(f" {mark} {mean:.0%} of {len(examples)}: {escape(short(prompt, 90))}")
     story.desk = Newsdesk(story.base_url, story.base)
     loopkit.flush()
-    story.names["base"] = story.registry.add(TASK, story.base)
-    story.registry.promote(TASK, story.names["base"], reason="the base prompt")
+    story.registry.promote(TASK, story.registry.add(TASK, story.base, name="base"), reason="the base prompt")
     story.desk.router.refresh()
 
 
@@ -251,8 +251,8 @@ def tune(story: Story) -> None:
         "cascade": loopkit.tune(static, story.dataset, "cascade", fields=fields),
     }
     for name, variant in story.candidates.items():
-        story.names[name] = story.registry.add(TASK, variant)
-        story.console.print(f"{TASK}/{story.names[name]}  {name}: {escape(screen.describe(variant))}")
+        story.registry.add(TASK, variant, name=name)
+        story.console.print(f"{TASK}/{name}: {escape(describe(variant))}")
 
 
 def evaluate(story: Story) -> None:
@@ -276,8 +276,8 @@ def evaluate(story: Story) -> None:
     story.console.print(screen.experiment(found))
     better = {c.variant for c in found.comparisons if c.adjusted_p <= c.alpha and c.result.difference > 0}
     latency = {summary.variant: summary.latency_p50 for summary in found.overall()}
-    story.names["winner"] = min(better, key=lambda name: latency[name]) if better else ""
-    told = [c.sentence for c in found.comparisons if c.variant in (story.names["winner"], "static")]
+    story.winner = min(better, key=lambda name: latency[name]) if better else ""
+    told = [c.sentence for c in found.comparisons if c.variant in (story.winner, "static")]
     story.lines += told[-2:]
 
 
@@ -296,7 +296,7 @@ def guard_and_route(story: Story) -> None:
     store = loopkit.open_store()
     trips = [event for event in store.feedback() if event.source == "guardrail"]
     story.console.print(f"and it is feedback now: {trips[-1].name} = {trips[-1].value} on {trips[-1].target[:16]}…")
-    story.registry.rule(TASK, "segment:partner", story.names["vote"])
+    story.registry.rule(TASK, "segment:partner", "vote")
     story.desk.router.refresh()
     item = story.draw.take(1)[0]
     story.desk.handle(item, Reader("partner-0", "partner-session", "partner"))
@@ -318,19 +318,18 @@ def roll_out(story: Story) -> None:
         "rollout the editors look at every call. Looking at the evidence after every tenth call costs nothing: the "
         "tests stay valid."
     )
-    story.console.print(f"\n[b]better perhaps, but slow[/b]: {story.names['nearest']} (nearest demonstrations)")
-    _roll(story, story.names["nearest"], story.budget.slow, "slow")
+    story.console.print("\n[b]better perhaps, but slow[/b]: nearest")
+    _roll(story, "nearest", story.budget.slow, "slow")
     story.console.print(
         "\n[b]an A/A twin[/b]: the base against itself; a promotion would be the event that alpha allows"
     )
     _roll(story, "", story.budget.twin, "twin")
-    if not story.names["winner"]:
+    if not story.winner:
         story.lines.append("no candidate was better than the base: nothing to promote, which is a result too")
         story.console.print("\nno candidate was better offline: nothing to roll out")
         return
-    winner = story.names["winner"]
-    story.console.print(f"\n[b]the cheapest that was better[/b]: {story.names[winner]} ({winner})")
-    _roll(story, story.names[winner], story.budget.winner, "winner")
+    story.console.print(f"\n[b]the cheapest that was better[/b]: {story.winner}")
+    _roll(story, story.winner, story.budget.winner, "winner")
 
 
 def trust(story: Story) -> None:
