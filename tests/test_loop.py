@@ -159,7 +159,7 @@ def test_a_twin_is_another_name_for_the_same_variant(desk: Any) -> None:
     rollout = loopkit.Rollout.start(TASK, "", twin=True)
     assert (rollout.current, rollout.candidate[:5], rollout.twin) == ("v1", "twin-", True)
     with pytest.raises(InvalidInput, match="is still running"):
-        loopkit.Rollout.start(TASK, "v2")
+        loopkit.Rollout.start(TASK, rollout.candidate)
 
 
 def test_wrong_orders_are_one_sentence_each(desk: Any) -> None:
