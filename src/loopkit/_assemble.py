@@ -102,7 +102,6 @@ async def ashutdown(timeout: float | None = None) -> bool:
 def _sinks(made: Settings) -> tuple[Sink, ...]:
     resource = encode_resource(
         {
-            "service.name": made.service,
             "telemetry.sdk.name": "loopkit",
             "telemetry.sdk.language": "python",
             "telemetry.sdk.version": __version__,

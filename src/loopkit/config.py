@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,8 @@ def settings(
 ) -> Settings:
     """Arguments, then environment, then defaults. Raises `InvalidSetting`, naming what is wrong."""
     env = os.environ if environ is None else environ
-    name = service or env.get("OTEL_SERVICE_NAME", "")
+    resource = parse_pairs("OTEL_RESOURCE_ATTRIBUTES", env.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    name = service or env.get("OTEL_SERVICE_NAME") or resource.get("service.name", "")
     if not isinstance(name, str) or not name.strip():
         raise InvalidSetting(
             f"the service's name is {service!r}: give init() a non-empty string, or set OTEL_SERVICE_NAME"
@@ -114,7 +116,7 @@ def settings(
         sample=float(sample),
         strict=strict,
         disabled=_is_true(env.get("LOOPKIT_DISABLED")) or _is_true(env.get("OTEL_SDK_DISABLED")),
-        resource=parse_pairs("OTEL_RESOURCE_ATTRIBUTES", env.get("OTEL_RESOURCE_ATTRIBUTES", "")),
+        resource={**resource, "service.name": name},
     )
 
 
@@ -135,27 +137,30 @@ def parse_pairs(name: str, text: str) -> dict[str, str]:
     return pairs
 
 
-def _store_path(store: Any, home: Path) -> Path | None:
+def _store_path(store: object, home: Path) -> Path | None:
     if isinstance(store, Unset):
         return home
     if store is None:
         return None
-    try:
-        path = Path(store).absolute()
-    except TypeError as error:
-        raise InvalidSetting(f"store is {store!r}: name a directory, or None for no store") from error
+    given: Any = store  # isinstance makes `store` a PathLike of an unknown type; this stays Any
+    if not isinstance(store, (str, os.PathLike)) or "\0" in str(given):
+        raise InvalidSetting(f"store is {given!r}: name a directory, or None for no store")
+    path = Path(given).absolute()
     if path.exists() and not path.is_dir():
         raise InvalidSetting(f"store is {str(path)!r}, which is a file: name a directory, or None for no store")
     return path
 
 
 def _destinations(export: Iterable[str | Destination] | None, env: Mapping[str, str]) -> tuple[Destination, ...]:
-    if isinstance(export, str):
-        raise InvalidSetting(f"export is {export!r}: give a list, such as [{export!r}]")
+    if export is not None and (isinstance(export, str) or not isinstance(export, Iterable)):
+        raise InvalidSetting(f"export is {export!r}: give a list of URLs or Destinations, such as [{export!r}]")
     found = [Destination(endpoint=item) if isinstance(item, str) else item for item in export or ()]
     for item in found:
         if not isinstance(item, Destination):
             raise InvalidSetting(f"export has {item!r}: give URLs or Destinations")
+    repeated = [endpoint for endpoint, count in Counter(item.endpoint for item in found).items() if count > 1]
+    if repeated:
+        raise InvalidSetting(f"export names {repeated[0]!r} twice: every span would go there twice")
     endpoint = env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     variable = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
     if not endpoint and (base := env.get("OTEL_EXPORTER_OTLP_ENDPOINT")):
@@ -181,8 +186,12 @@ def _content(content: str | None, env: Mapping[str, str]) -> Content:
 
 
 def _check_url(name: str, url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (TypeError, ValueError, AttributeError):
+        good = False
+    if not good:
         raise InvalidSetting(f"{name} is {url!r}: write a full URL, such as http://127.0.0.1:4318")
 
 

@@ -8,6 +8,7 @@ from openai import OpenAI
 
 import loopkit
 from loopkit import _host
+from loopkit.config import settings
 from loopkit.errors import InvalidSetting
 from loopkit.testing import ScriptedProvider, recording
 
@@ -94,6 +95,13 @@ def test_native_request_stays_in_the_local_piece() -> None:
         ({"sample": 2}, "sample is 2"),
         ({"redact": "yes"}, "redact is 'yes'"),
         ({"export": "http://x"}, "give a list"),
+        ({"export": 5}, "give a list"),
+        ({"export": [5]}, "export has 5"),
+        ({"export": ["http://[::1"]}, "write a full URL"),
+        ({"export": ["http://x:1/v1/traces", "http://x:1/v1/traces"]}, "names 'http://x:1/v1/traces' twice"),
+        ({"store": "\0"}, "name a directory"),
+        ({"store": 5}, "store is 5"),
+        ({"service": 5}, "the service's name is 5"),
         ({"export": ["localhost:4318"]}, "write a full URL"),
         ({"store": __file__}, "which is a file"),
     ],
@@ -101,7 +109,7 @@ def test_native_request_stays_in_the_local_piece() -> None:
 def test_bad_settings_are_one_sentence_and_change_nothing(given: dict[str, object], message: str) -> None:
     loopkit.init("first", store=None)
     with pytest.raises(InvalidSetting, match=message):
-        loopkit.init("second", **given)  # type: ignore[arg-type]
+        loopkit.init(**{"service": "second", **given})  # type: ignore[arg-type]
     with loopkit.span("still recording") as span:
         assert span.id
 
@@ -118,6 +126,34 @@ def test_a_bad_variable_is_named(variable: str, value: str, monkeypatch: pytest.
     monkeypatch.setenv(variable, value)
     with pytest.raises(InvalidSetting, match=variable):
         loopkit.init("service")
+
+
+def test_the_service_is_named_by_the_argument_then_by_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=from-resource,team=desk")
+    assert settings().service == "from-resource"
+    assert settings("given").resource == {"service.name": "given", "team": "desk"}
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "from-name")
+    assert settings().service == "from-name"
+
+
+def test_a_redactor_that_gives_no_text_costs_its_span_the_content() -> None:
+    with recording(redact=lambda text: None) as recorded, loopkit.span("read", input="words"):  # type: ignore[arg-type,return-value]
+        pass
+    (span,) = recorded.spans()
+    assert (span.content_status, span.input) == ("failed", None)
+
+
+def test_json_inside_a_text_is_redacted_even_where_a_key_is_there_twice() -> None:
+    with recording() as recorded, loopkit.span("read", input='{"a":"joe@example.com","a":"ok"}'):
+        pass
+    assert "joe@" not in recorded.spans()[0].input
+
+
+def test_tags_of_any_type_and_integers_of_any_length_are_kept_as_text() -> None:
+    with recording() as recorded, loopkit.span("read", input={"n": 10**5000}) as s:
+        s.set(tags=[1, "two"])  # type: ignore[list-item]
+    (span,) = recorded.spans()
+    assert (span.tags, span.input) == (("1", "two"), {"n": "<an integer of 16610 bits>"})
 
 
 def test_a_service_needs_a_name() -> None:

@@ -151,3 +151,57 @@ def test_processes_that_add_variants_at_once_lose_none(registry: loopkit.Registr
     names = [name for process in processes for name in process.communicate(timeout=60)[0].split()]
     assert len(set(names)) == 20
     assert len(registry.variants(TASK)) == 21
+
+
+def test_a_candidate_that_was_better_and_turned_worse_is_not_promoted(registry: loopkit.Registry) -> None:
+    rollout = loopkit.Rollout.start(TASK, registry.add(TASK, OTHER))
+    router = loopkit.Router(TASK, default=BASE)
+    for number in range(240):
+        with loopkit.context(user_id=f"u{number}"):
+            router.call(ticket="easy")
+        call = loopkit.open_store().spans(task=TASK, kind="task", newest=1)[0]
+        loopkit.feedback(call.id, "right", (call.variant != "v1") == (number < 60))
+    decision = rollout.step()
+    assert decision.action == "wait"
+    assert "was better than v1 for a time and isn't any more" in decision.sentence
+
+
+def test_a_later_word_on_a_call_does_not_change_what_an_earlier_look_saw(registry: loopkit.Registry) -> None:
+    rollout = loopkit.Rollout.start(TASK, registry.add(TASK, OTHER))
+    serve(loopkit.Router(TASK, default=BASE), 12)
+    before = rollout.decide().quality
+    for call in loopkit.open_store().spans(task=TASK, kind="task", since=rollout.started_at):
+        loopkit.feedback(call.id, "right", False, by="somebody else")
+    assert rollout.decide().quality == before
+
+
+def test_a_failing_candidate_with_little_feedback_is_compared_fairly(registry: loopkit.Registry) -> None:
+    """Failures count as often as answers are judged: not always, which would look like unequal judging."""
+    rollout = loopkit.Rollout.start(TASK, registry.add(TASK, BRITTLE))
+    generator = random.Random(3)
+    serve(loopkit.Router(TASK, default=BASE), 120, lambda _: generator.random() < 0.2)
+    store = loopkit.open_store()
+    calls = store.spans(task=TASK, kind="task", since=rollout.started_at)
+    failed = {call.id for call in calls if call.attributes.get("loopkit.router.fallback")}
+    judged = {event.target for event in store.feedback()} - failed
+    assert len(judged) < rollout.decide().quality.exposures < len(judged) + len(failed) * 0.6
+
+
+def test_promoting_an_arm_by_hand_ends_the_rollout(registry: loopkit.Registry) -> None:
+    candidate = registry.add(TASK, OTHER)
+    rollout = loopkit.Rollout.start(TASK, candidate)
+    registry.promote(TASK, candidate, reason="by hand")
+    with pytest.raises(InvalidInput, match="has ended"):
+        rollout.step()
+    assert registry.current(TASK) == candidate
+    loopkit.Rollout.start(TASK, "v1")
+
+
+def test_a_rule_that_is_set_while_another_process_promotes_undoes_nothing(registry: loopkit.Registry) -> None:
+    candidate = registry.add(TASK, OTHER)
+    other = loopkit.Registry(loopkit.open_store())
+    registry.rule(TASK, "plan:pro", candidate)
+    other.promote(TASK, candidate, reason="meanwhile")
+    registry.rule(TASK, "plan:free", "v1")
+    assert registry.current(TASK) == candidate
+    assert registry.history(TASK)[-1]["rules"] == [["plan:pro", candidate], ["plan:free", "v1"]]

@@ -38,6 +38,8 @@ def test_found_and_replaced(text: str, clean: str) -> None:
     "text",
     [
         "4111 1111 1111 1112 fails the check digit",
+        "at 1732311600002 ms",
+        "order 1000000000000008 has a card's check digit and no issuer",
         "0000 0000 0000 0000",
         "version 1.2.3.4, 2026-11-22 10:11:12, 3.14159265358979",
         "GB82 WEST 1234 5698 7654 33 fails mod 97",

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, OpenAI
 
 import loopkit
 from loopkit.errors import InvalidInput
@@ -112,3 +112,27 @@ def test_secrets_in_outputs_are_not_kept(stored: MemorySink, dataset: loopkit.Da
 
 def leak(q: str) -> str:
     return "write to joe@example.com"
+
+
+def test_tokens_are_those_of_a_variants_own_calls(stored: MemorySink, dataset: loopkit.Dataset) -> None:
+    bare = OpenAI(api_key="k", http_client=httpx2.Client(transport=ScriptedProvider(["a"]).transport(httpx2)))
+    variants = {"one": ONE, "asked": Variant(model="m", prompt="{q}")}
+
+    def tokens(client: OpenAI) -> list[float | None]:
+        found = loopkit.evaluate(TASK, variants, dataset=dataset, baseline="one", client=client)
+        return [summary.tokens for summary in found.overall()]
+
+    assert tokens(bare) == [0.0, None]
+    with loopkit.span("nightly"):
+        assert tokens(loopkit.wrap(bare)) == [0.0, 15.0]
+
+
+def test_an_experiment_keeps_what_recording_would_keep(dataset: loopkit.Dataset) -> None:
+    loopkit.init("test", redact=lambda text: text.replace("joe", "***"))
+    loopkit.evaluate(TASK, {"one": ONE, "leaky": Variant(callable=f"{__name__}:leak")}, dataset=dataset, baseline="one")
+    kept = str(loopkit.open_store().documents("experiment"))
+    assert "***@example.com" in kept
+    assert "joe" not in kept
+    loopkit.init("test", content="off")
+    loopkit.evaluate(TASK, {"one": ONE, "two": TWO}, dataset=dataset, baseline="one")
+    assert {row.get("output") for row in loopkit.open_store().documents("experiment")[-1]["rows"]} == {None}

@@ -7,12 +7,14 @@ from typing import Any
 
 import httpx2
 import pytest
+from anthropic.types import Message
 from hypothesis import given
 from hypothesis import strategies as st
 from openai import OpenAI
 
 import loopkit
 from loopkit import checks
+from loopkit.capture.dialects.anthropic_messages import Messages
 from loopkit.errors import InvalidInput
 from loopkit.testing import MemorySink, ScriptedProvider
 from tests.capture.test_streams import chunk, client_streaming
@@ -146,6 +148,38 @@ def test_a_providers_stream_is_held_until_it_has_passed(recorded: MemorySink) ->
             with pytest.raises(loopkit.Blocked):
                 next(iter(stream))
     assert [span.status for span in recorded.spans() if span.kind == "llm"] == ["ok", "error"]
+
+
+def test_tool_calls_are_checked_as_words_are() -> None:
+    guard = loopkit.Guard(output=[checks.secrets()])
+    call = {"index": 0, "id": "t1", "type": "function", "function": {"name": "send", "arguments": f'{{"to": "{KEY}"}}'}}
+    stream = loopkit.wrap(loopkit.unwrap(client_streaming([chunk(tool_calls=[call])])), guard=guard)
+    with pytest.raises(loopkit.Blocked):
+        next(iter(stream.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], stream=True)))
+    message = Message.model_validate(
+        {
+            "id": "1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "tool_use",
+            "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1},
+            "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {"to": [KEY]}}],
+        }
+    )  # fmt: skip
+    assert Messages().output_texts(message) == [KEY]
+    assert Messages().with_output(message, str.lower).content[0].input == {"to": [KEY.lower()]}
+    document = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "abc"}}
+    request = {"messages": [{"role": "user", "content": [document]}]}
+    assert Messages().with_input(request, str.upper)["messages"][0]["content"][0]["source"]["data"] == "ABC"
+
+
+def test_a_check_that_answers_with_something_else_stops_the_text() -> None:
+    class Odd:
+        name, on_error = "odd", "closed"
+
+        def check(self, text: str) -> Any:
+            return True
+
+    assert loopkit.Guard(input=[Odd()]).check("x").action == "block"  # type: ignore[list-item]
+    with pytest.raises(InvalidInput, match="stage is 'inputs'"):
+        loopkit.Guard(input=[checks.injection()]).check("x", stage="inputs")  # type: ignore[arg-type]
 
 
 def test_guards_stand_around_functions_of_both_colours(recorded: MemorySink) -> None:

@@ -112,3 +112,24 @@ def test_long_chains_of_superseding_dont_exhaust_the_stack() -> None:
     chain += [replace(chain[0], id=f"e{n:05d}", supersedes=f"e{n - 1:05d}", value=bool(n % 2)) for n in range(1, 3000)]
     state = fold(chain)
     assert state.about("a") == [chain[-1]]
+
+
+def test_in_a_circle_the_latest_stands() -> None:
+    circle = [said("a", True, supersedes="b"), said("b", False, supersedes="a")]
+    assert fold(circle).about("a") == [circle[1]]
+
+
+def test_a_chain_whose_ids_run_backwards_is_settled_too() -> None:
+    # ids from a process whose clock was behind: the superseding event sorts before the one it replaces
+    count = 12_000
+    chain = [said(f"e{count:05d}", True, at=1)]
+    chain += [said(f"e{n:05d}", bool(n % 2), at=1, supersedes=f"e{n + 1:05d}") for n in range(count - 1, 0, -1)]
+    assert fold(chain).about("a") == [chain[-1]]
+
+
+def test_superseding_twice_does_not_restore_the_first_and_retracting_does() -> None:
+    first, second = said("e9", True), said("e8", False, supersedes="e9")
+    third = replace(first, id="e7", supersedes="e8", target="b")
+    assert fold([first, second, third]).about("a") == []
+    gone = said("e6", True, retracts="e8")
+    assert fold([first, second, gone]).about("a") == [first]

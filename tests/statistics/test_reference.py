@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import statistics
 from itertools import pairwise
 
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopkit.errors import InvalidInput
-from loopkit.statistics.paired import holm, paired_difference, quantile, wilson
+from loopkit.statistics.paired import holm, holm_level, paired_difference, quantile, wilson
 from loopkit.statistics.student import t_cdf, t_quantile
 
 
@@ -30,15 +29,32 @@ def test_t_quantile_is_scipys(p: float, df: int) -> None:
 scores = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=40)
 
 
-@given(scores)
-def test_without_groups_the_interval_is_the_paired_t_interval(pairs: list[tuple[float, float]]) -> None:
-    first, second = zip(*pairs, strict=True)
-    differences = [b - a for a, b in pairs]
-    if statistics.pstdev(differences) < 1e-6:
-        return
+@given(scores, st.sampled_from([0.01, 0.05, 0.2]), st.booleans())
+def test_the_interval_leaves_out_zero_exactly_where_the_test_rejects_it(
+    pairs: list[tuple[float, float]], alpha: float, binary: bool
+) -> None:
+    rounded = [(round(a), round(b)) if binary else (round(a, 3), round(b, 3)) for a, b in pairs]
+    first, second = zip(*rounded, strict=True)
+    result = paired_difference(first, second, [number // 2 for number in range(len(first))], alpha=alpha)
+    assert result.low <= result.difference <= result.high
+    assert (result.low <= 0 <= result.high) == (result.p_value > alpha)
+
+
+def test_for_normal_differences_the_interval_is_near_the_paired_t_interval() -> None:
+    generator = random.Random(7)
+    first = [generator.gauss(0, 1) for _ in range(80)]
+    second = [value + generator.gauss(0.3, 0.8) for value in first]
     result = paired_difference(first, second)
     expected = scipy.stats.ttest_rel(second, first).confidence_interval(0.95)
-    assert (result.low, result.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    assert (result.low, result.high) == (pytest.approx(expected.low, abs=0.02), pytest.approx(expected.high, abs=0.02))
+
+
+@given(st.lists(st.floats(0.0001, 1), min_size=1, max_size=6), st.data())
+def test_holms_level_decides_as_the_adjusted_p_value_does(p_values: list[float], data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, len(p_values) - 1))
+    adjusted = holm(p_values)[index]
+    if abs(adjusted - 0.05) > 1e-9:
+        assert (p_values[index] <= holm_level(p_values, index, 0.05)) == (adjusted <= 0.05)
 
 
 def test_the_exact_p_value_is_scipys_permutation_test() -> None:

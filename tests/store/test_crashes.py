@@ -129,3 +129,49 @@ def test_a_full_disk_never_reaches_the_application(tmp_path: Path) -> None:
     assert process.wait(30) == 0
     names = [span.name for span in Store(tmp_path).spans()]
     assert (names.count("before"), names.count("during")) == (1, 100)  # written when there was room again
+
+
+FORKS_BESIDE_A_WRITER = """
+import os, threading
+from pathlib import Path
+from loopkit.store.sqlite import Store
+from loopkit.types import Feedback
+
+store = Store(os.environ["LOOPKIT_HOME"])
+stop = threading.Event()
+
+def event(name):
+    return Feedback(id=name, target="t", name="n", value=True, at=1, arrived_at=1)
+
+def write():
+    number = 0
+    while not stop.is_set():
+        store.append(None, [event(f"parent-{number}-{i}") for i in range(50)])
+        number += 1
+
+store.append(None, [event("first")])
+writer = threading.Thread(target=write)
+writer.start()
+failed = 0
+for number in range(40):
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            store.append(None, [event(f"child-{number}")])
+            status = 0
+        finally:
+            os._exit(status)
+    failed += os.waitpid(child, 0)[1] != 0
+stop.set()
+writer.join()
+print(failed, sum(event.id.startswith("child-") for event in store.feedback()))
+"""
+
+
+def test_children_forked_while_another_thread_writes_can_write(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS_BESIDE_A_WRITER],
+        env={**os.environ, "LOOPKIT_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["0", "40"]

@@ -152,3 +152,11 @@ def test_a_store_that_was_open_before_a_fork_serves_both_processes(store: Store)
         store.append(batch(number), [])
     assert os.waitpid(child, 0)[1] == 0
     assert store.stats()["spans"] == 101
+
+
+def test_a_batch_that_cant_be_read_stands_in_nobodys_way(store: Store) -> None:
+    store.append(b"these bytes are no spans", [])
+    store.append(batch(1), [])
+    assert [span.name for span in store.spans()] == ["call 1"]
+    with sqlite3.connect(store.path) as connection:
+        assert connection.execute("SELECT data FROM aside").fetchall() == [(b"these bytes are no spans",)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -159,3 +160,22 @@ def test_a_whole_request_reads_back() -> None:
 def test_a_lone_surrogate_does_not_break_the_batch() -> None:
     span = Span(trace_id="1" * 32, span_id="2" * 16, name="half \ud83c", started_at=1, ended_at=2, input="a\ud83cb")
     assert decode_span(encode_span(span).bytes_with(content=True, local=True)).input == "a?b"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("metadata", "hello"), ("metadata", "[1]"), ("tag.tags", 5), ("tag.tags", [1]), ("loopkit.task", 7),
+        ("gen_ai.input.messages", "hi"), ("gen_ai.output.messages", "[1]"), ("loopkit.request.parameters", "hi"),
+        ("gen_ai.response.finish_reasons", 5), ("gen_ai.tool.definitions", "{}"), ("gen_ai.usage.input_tokens", "7"),
+    ],
+)  # fmt: skip
+def test_an_attribute_of_somebody_elses_that_bears_our_name_stays_one(name: str, value: Any) -> None:
+    call = ModelCall(provider="p", operation="chat")
+    given = Span(
+        trace_id="0" * 31 + "1", span_id="0" * 15 + "1", name="chat m", kind="llm", started_at=1, ended_at=2,
+        model_call=call, attributes={name: value},
+    )  # fmt: skip
+    read = decode_span(encode_span(given).bytes_with(content=True, local=True))
+    assert read.attributes == {name: value}
+    assert read.model_call == call

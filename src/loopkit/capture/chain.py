@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from loopkit.capture.dialects._content import changed_texts
 from loopkit.capture.dialects._protocol import Dialect
 
 
@@ -48,18 +49,6 @@ class Call:
         if self.dialect is not None:
             return self.dialect.with_output(result, change)
         return changed_texts(result, change)
-
-
-def changed_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """A copy of plain data with every text in it changed; other objects are left as they are."""
-    if isinstance(value, str):
-        return change(value)
-    inside: Any = value  # isinstance makes `value` a dict of unknown types; this stays Any
-    if isinstance(value, dict):
-        return {key: changed_texts(item, change) for key, item in inside.items()}
-    if type(inside) in (list, tuple):
-        return type(inside)(changed_texts(item, change) for item in inside)
-    return value
 
 
 class Interceptor(Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 
 from loopkit import _host
 from loopkit.capture.ambient import NOTHING
-from loopkit.capture.live import LiveSpan
+from loopkit.capture.live import LiveSpan, StatusError
 from loopkit.capture.snapshot import LIMIT, TRUNCATED, snapshot
 from loopkit.config import Redactor, Settings
 from loopkit.detect.patterns import may_hold
@@ -20,6 +20,7 @@ from loopkit.detect.patterns import redact as redact_patterns
 from loopkit.types import Feedback, ModelCall, Span, SpanError
 from loopkit.wire.encode import STANDARD_PARAMETERS
 from loopkit.wire.messages import dumps
+from loopkit.wire.names import OTHER_ERROR
 
 
 def to_span(live: LiveSpan, settings: Settings) -> Span:
@@ -68,8 +69,18 @@ def redacted_feedback(event: Feedback, settings: Settings) -> Feedback:
 
 
 def redactor(settings: Settings) -> Redactor:
-    """The user's, else the built-in patterns."""
-    return settings.redact or redact_patterns
+    """The user's, else the built-in patterns. What the user's gives back must be a text."""
+    own = settings.redact
+    if own is None:
+        return redact_patterns
+
+    def checked(text: str) -> str:
+        cleaned = own(text)
+        if not isinstance(cleaned, str):
+            raise TypeError(f"the redactor gave back {type(cleaned).__name__}, not a text")
+        return cleaned
+
+    return checked
 
 
 class _Content:
@@ -84,7 +95,7 @@ class _Content:
         self.tags = (live.ambient or NOTHING).tags
         self.name = live.name
         self.attributes: Mapping[str, Any] = live.attributes
-        self.error = None if live.error is None else SpanError(type=type(live.error).__name__)
+        self.error = None if live.error is None else SpanError(type=_error_type(live.error))
         keep = settings.content != "off"
         try:
             self._fill(live, redactor(settings), keep)
@@ -113,7 +124,7 @@ class _Content:
                 self.model_call = _without_content(self.model_call)
         if live.error is not None and live.status == "error":
             message = redact(_error_text(live.error)) if keep else ""
-            self.error = SpanError(type=type(live.error).__name__, message=message)
+            self.error = SpanError(type=_error_type(live.error), message=message)
         texts = (
             live.input,
             live.output,
@@ -149,7 +160,8 @@ def _redact_text(text: str, redact: Redactor) -> str:
         except ValueError:
             return redact(text)
         cleaned = redact_value(inner, redact)
-        return text if cleaned == inner else dumps(cleaned)
+        # where nothing was found inside, the text itself may still hold something: a key that is there twice
+        return redact(text) if cleaned == inner else dumps(cleaned)
     return redact(text)
 
 
@@ -165,6 +177,10 @@ def _load(text: str | None, redact: Redactor) -> Any:
     if redact is redact_patterns and not may_hold(text):
         return value
     return redact_value(value, redact)
+
+
+def _error_type(error: BaseException) -> str:
+    return OTHER_ERROR if isinstance(error, StatusError) else type(error).__name__
 
 
 def _error_text(error: BaseException) -> str:

@@ -27,6 +27,10 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _CANCELLED = ("CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit")
 
 
+class StatusError(Exception):
+    """What somebody said of a failure in OpenTelemetry's status, where no exception was recorded."""
+
+
 class LiveSpan(OtelSpan):
     """One unit of work under way. `finish` counts once, whoever comes first."""
 
@@ -165,6 +169,9 @@ class LiveSpan(OtelSpan):
         code = status.status_code if isinstance(status, Status) else status
         if self._open:
             self.status = "error" if code is StatusCode.ERROR else "ok"
+            said = status.description if isinstance(status, Status) else description
+            if said and self.status == "error" and self.error is None:
+                self.error = StatusError(said)
 
     def end(self, end_time: int | None = None) -> None:
         """OpenTelemetry's word for `finish`."""
@@ -206,7 +213,7 @@ class Handle:
             if name is not None:
                 live.name = str(name)
             if tags or metadata:
-                live.describe(metadata, (tags,) if isinstance(tags, str) else tuple(tags))
+                live.describe(metadata, (tags,) if isinstance(tags, str) else tuple(map(str, tags)))
 
     def __repr__(self) -> str:
         return f"<span {self.id}>"

@@ -21,6 +21,8 @@ LIMIT = 1_000_000
 
 TRUNCATED = "loopkit_truncated"
 _DEPTH = 6
+_LONGEST_INT = 4096
+"""Bits. CPython refuses to write integers of more than 4,300 digits."""
 _AS_TEXT = (
     datetime.date,
     datetime.time,
@@ -85,17 +87,26 @@ def _foreign(value: object) -> Any:
     return f"<{type(value).__module__}.{type(value).__qualname__}>"
 
 
+def _key(key: Any) -> str:
+    given: Any = key  # isinstance makes `key` a tuple of unknown types; this stays Any
+    parts: list[Any] = list(given) if isinstance(key, tuple) else [given]
+    is_plain = all(part is None or isinstance(part, (str, int, float, *_AS_TEXT)) for part in parts)
+    return str(given) if is_plain else f"<{type(given).__qualname__}>"
+
+
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=plain, check_circular=True)
 
 
 def _without_cycles(value: Any, depth: int) -> Any:
     given: Any = value
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INT:
+        return f"<an integer of {value.bit_length()} bits>"
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     if depth == 0:
         return "…"
     if isinstance(value, dict):
-        return {str(key): _without_cycles(item, depth - 1) for key, item in list(given.items())}
+        return {_key(key): _without_cycles(item, depth - 1) for key, item in list(given.items())}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_without_cycles(item, depth - 1) for item in list(given)]
     try:

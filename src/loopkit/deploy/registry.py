@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loopkit._json import from_dict, to_dict, to_json
+from loopkit._json import canonical, from_dict, to_dict, to_json
 from loopkit.datasets.dataset import Dataset
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.route.answer import check_variant
@@ -127,7 +127,7 @@ class Registry:
     def promote(self, task: str, name: str, *, reason: str, evidence: Mapping[str, Any] | None = None) -> None:
         """Let one variant serve all calls. Rules stay."""
         name = self.resolve(task, name)
-        self._put(task, current=name, shares={name: 1.0}, reason=reason, evidence=evidence)
+        self._change(task, lambda _: {"current": name, "shares": {name: 1.0}, "reason": reason}, evidence=evidence)
 
     def share(self, task: str, shares: Mapping[str, float], *, reason: str, salt: str) -> None:
         """Let several variants share the calls."""
@@ -137,7 +137,8 @@ class Registry:
             raise NotFound(f"task {task!r} has no variant {unknown[0]!r}; known: {', '.join(known) or 'none'}")
         if any(not 0 < share < 1 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-9:
             raise InvalidInput(f"shares are {dict(shares)!r}: give numbers between 0 and 1 that sum to 1")
-        self._put(task, current=self.current(task), shares=dict(shares), reason=reason, salt=salt)
+        self.current(task)
+        self._change(task, lambda _: {"shares": dict(shares), "reason": reason, "salt": salt})
 
     def shares(self, task: str) -> dict[str, float]:
         """How the task's calls are shared now, by variant; empty where nothing is served."""
@@ -146,33 +147,36 @@ class Registry:
 
     def rule(self, task: str, tag: str, name: str | None) -> None:
         """Send calls that bear a tag to one variant; None takes the rule away."""
-        state = self._state(task)
-        current = self.current(task)
-        rules = [tuple(rule) for rule in (state or {}).get("rules", ()) if rule[0] != tag]
-        reason = f"no rule for {tag} any more"
-        if name is not None:
-            rules.append((tag, self.resolve(task, name)))
-            reason = f"{tag} goes to {rules[-1][1]}"
-        shares = (state or {}).get("shares", {current: 1.0})
-        self._put(task, current=current, shares=shares, reason=reason, rules=rules)
+        self.current(task)
+        to = None if name is None else self.resolve(task, name)
+
+        def ruled(state: Mapping[str, Any]) -> dict[str, Any]:
+            others = [rule for rule in state["rules"] if rule[0] != tag]
+            if to is None:
+                return {"rules": others, "reason": f"no rule for {tag} any more"}
+            return {"rules": [*others, (tag, to)], "reason": f"{tag} goes to {to}"}
+
+        self._change(task, ruled)
 
     def history(self, task: str) -> list[dict[str, Any]]:
         """Every change of what is served, oldest first: when, to what, why, and on which evidence."""
         return self.store.documents("serving", task=task)
 
-    def _put(self, task: str, *, current: str, shares: Mapping[str, float], reason: str, **more: Any) -> None:
-        state = self._state(task) or {}
-        body = {
-            "current": current,
-            "shares": dict(shares),
-            "rules": more.get("rules", state.get("rules", [])),
-            "salt": more.get("salt", state.get("salt", task)),
-            "reason": reason,
-            "evidence": more.get("evidence"),
-            "at": time.time_ns(),
-        }
-        digest = hashlib.sha256(repr(sorted(body.items(), key=lambda item: item[0])).encode()).hexdigest()
-        self.store.put("serving", digest[:16], body, task=task)
+    def _change(
+        self,
+        task: str,
+        change: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        *,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The next state of what is served, from the latest, with no other writer in between."""
+
+        def after(known: list[Any]) -> tuple[str, Any]:
+            state: dict[str, Any] = known[-1] if known else {"rules": [], "salt": task}
+            body: dict[str, Any] = {**state, **change(state), "evidence": evidence, "at": time.time_ns()}
+            return hashlib.sha256(canonical(body).encode()).hexdigest()[:16], body
+
+        self.store.put_numbered("serving", task, after)
         self._serving.pop(task, None)
 
     def _state(self, task: str) -> dict[str, Any] | None:

@@ -3,21 +3,23 @@
 Looking is free: every test is anytime-valid, so `decide` may be called after each call. Three questions, in this
 order: is it too slow (the share of calls over 1.2 times the 95 % quantile of the current one's first 100, and more
 often than the current one's calls of the same time), does it fail more often than allowed, and is its outcome better.
-The unit is the user or session that the router is sticky by: the first outcome of each counts.
+The unit is the user or session that the router is sticky by: of each the first call counts, and the first outcome.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from loopkit._json import from_dict, to_dict
+from loopkit._words import duration
 from loopkit.deploy.registry import Registry
 from loopkit.errors import InvalidInput, NotFound
-from loopkit.signals.calls import calls_and_statements, outcome
+from loopkit.signals.calls import calls_and_statements, first_outcome
 from loopkit.signals.fold import fold
 from loopkit.statistics.paired import quantile
 from loopkit.statistics.sequential import ArmsResult, Exposure, compare_arms, detectable_difference, exceeds, unbalanced
@@ -36,17 +38,21 @@ UNEVEN_ALPHA = 0.01
 _BASELINE_CALLS = 100
 
 
+Action = Literal["promote", "stop", "wait"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutDecision:
     """What the evidence says now."""
 
-    action: Literal["promote", "stop", "wait"]
+    action: Action
     sentence: str
     """In plain words, with the figures."""
     quality: ArmsResult
     slow_p: float
-    """Anytime-valid p-value against "slow in at most a tenth of the calls"."""
+    """Anytime-valid p-value against "slow in at most a tenth of the units' first calls"."""
     failure_p: float
+    """The same against "fails in at most a twentieth of them"."""
     uneven_p: float
     """Anytime-valid p-value against "judged calls fall on the arms as they were drawn"."""
     calls: int
@@ -117,13 +123,13 @@ class Rollout:
 
     @classmethod
     def running(cls, task: str, *, store: Store | None = None) -> Rollout | None:
-        """The task's open rollout, if there is one. A promotion by hand ends what was running."""
+        """The task's open rollout, if there is one. A promotion by hand, of either arm, ends what was running."""
         store = store or open_store()
         documents = store.documents(_KIND, task=task)
         if not documents or documents[-1]["state"] != "running":
             return None
         found = from_dict(cls, documents[-1]["rollout"])
-        return found if found.candidate in Registry(store).shares(task) else None
+        return found if {found.candidate, found.current} <= set(Registry(store).shares(task)) else None
 
     @classmethod
     def load(cls, id: str, *, store: Store | None = None) -> Rollout:
@@ -137,19 +143,26 @@ class Rollout:
         """What the evidence says now. Changes nothing."""
         store = store or open_store()
         calls, said = self._calls(store)
-        treated = [span for span in calls if span.variant == self.candidate]
+        firsts = _first_calls(calls)
         exposures = self._exposures(calls, said)
-        slow_p = self._slow_p(calls)
-        failed = [has_failed(span) for span in treated]
-        quality = compare_arms(exposures, alpha=self.alpha)
+        evidence = _Evidence(
+            quality=compare_arms(exposures, alpha=self.alpha),
+            slow_p=self._slow_p(firsts),
+            failure_p=exceeds([has_failed(span) for span in firsts if span.variant == self.candidate], FAILURE_LIMIT),
+            uneven_p=unbalanced([e.treated for e in exposures], self.share),
+        )
+        action, sentence = self._verdict(evidence)
         rate = sum(e.outcome for e in exposures if not e.treated) / max(sum(not e.treated for e in exposures), 1)
-        return self._verdict(
-            quality,
-            slow_p,
-            exceeds(failed, FAILURE_LIMIT),
-            unbalanced([e.treated for e in exposures], self.share),
-            len(calls),
-            detectable_difference(len(exposures), rate=min(max(rate, 0.05), 0.95), share=self.share, alpha=self.alpha),
+        rate = min(max(rate, 0.05), 0.95)
+        return RolloutDecision(
+            action=action,
+            sentence=sentence,
+            quality=evidence.quality,
+            slow_p=evidence.slow_p,
+            failure_p=evidence.failure_p,
+            uneven_p=evidence.uneven_p,
+            calls=len(calls),
+            detectable=detectable_difference(len(exposures), rate=rate, share=self.share, alpha=self.alpha),
         )
 
     def step(self, *, store: Store | None = None) -> RolloutDecision:
@@ -175,15 +188,15 @@ class Rollout:
         """End the rollout: the candidate serves all calls, or none. Raises `InvalidInput` where it has ended."""
         store = store or open_store()
         self._check_running(store)
-        winner = self.candidate if promote else self.current
-        state = "promoted" if promote else "stopped"
-        store.put(_KIND, self.id, {"state": state, "rollout": to_dict(self), "reason": reason}, task=self.task)
+        # What is served comes first: from then on nothing is running, even if the second line is never reached.
         Registry(store).promote(
             self.task,
-            winner,
+            self.candidate if promote else self.current,
             reason=f"rollout {self.id}: {reason}",
             evidence={"rollout": self.id, **(evidence or {})},
         )
+        state = "promoted" if promote else "stopped"
+        store.put(_KIND, self.id, {"state": state, "rollout": to_dict(self), "reason": reason}, task=self.task)
 
     def _check_running(self, store: Store) -> None:
         running = Rollout.running(self.task, store=store)
@@ -222,68 +235,98 @@ class Rollout:
         return max(own, compare_arms(side_by_side, alpha=self.alpha).p_better)
 
     def _exposures(self, calls: Sequence[Span], said: Mapping[str, Sequence[Feedback]]) -> list[Exposure]:
-        """One a unit: its first outcome, in the order in which outcomes became known.
+        """One a unit: the outcome that was known first, in the order in which outcomes became known.
 
-        A later look only adds to what an earlier one saw; that is what makes looking free.
+        What is said of a call later doesn't change its outcome here: a later look only adds to what an earlier one
+        saw, which is what makes looking free.
         """
-        known: list[tuple[int, str, Exposure]] = []
-        for call in calls:
-            events = said.get(call.id, ())
-            value = 0.0 if has_failed(call) else outcome(call, events)
-            if value is None:
-                continue
+        answered = [call for call in calls if not has_failed(call)]
+        judged = [(*found, call) for call in answered if (found := first_outcome(call, said.get(call.id, ())))]
+        failed = [call for call in calls if has_failed(call)]
+        known = judged + [(call.ended_at, 0.0, call) for call in _as_often(failed, judged, answered)]
+        first: dict[str, Exposure] = {}
+        for _, value, call in sorted(known, key=lambda item: (item[0], item[2].id)):
             treated = call.variant == self.candidate
             drawn = call.propensity if call.propensity is not None else self.share
-            since = max((event.arrived_at for event in events), default=call.ended_at)
-            exposure = Exposure(treated=treated, propensity=drawn if treated else 1 - drawn, outcome=value)
-            known.append((since, call.user_id or call.session_id or call.id, exposure))
-        known.sort(key=lambda item: item[0])
-        first: dict[str, Exposure] = {}
-        for _, unit, exposure in known:
-            first.setdefault(unit, exposure)
+            share = drawn if treated else 1 - drawn
+            first.setdefault(_unit(call), Exposure(treated=treated, propensity=share, outcome=value))
         return list(first.values())
 
-    def _verdict(
-        self, quality: ArmsResult, slow_p: float, failure_p: float, uneven_p: float, calls: int, detectable: float
-    ) -> RolloutDecision:
+    def _verdict(self, evidence: _Evidence) -> tuple[Action, str]:
+        """The first case that holds."""
+        quality, alpha, new, old = evidence.quality, self.alpha, self.candidate, self.current
         points = (
-            f"{quality.difference * 100:+.0f} points, {1 - 2 * self.alpha:.0%} interval {quality.low * 100:+.0f} to "
-            f"{quality.high * 100:+.0f}, "
-            f"{quality.exposures} outcomes"
+            f"{quality.difference * 100:+.0f} points, {1 - 2 * alpha:.0%} interval {quality.low * 100:+.0f} to "
+            f"{quality.high * 100:+.0f}, {quality.exposures} outcomes"
         )
-        pair = f"{self.candidate} is {{}} than {self.current}: {points}"
-        if slow_p <= self.alpha:
-            over = f"more than {SLOW_LIMIT:.0%} of its calls take over {self.slow_over:.2f} s"
-            action, sentence = "stop", f"{self.candidate} is too slow: {over} (p {slow_p:.2g})"
-        elif failure_p <= self.alpha:
-            action = "stop"
-            sentence = f"{self.candidate} fails in more than {FAILURE_LIMIT:.0%} of its calls (p {failure_p:.2g})"
-        elif uneven_p <= UNEVEN_ALPHA:
-            action = "wait"
-            sentence = (
-                f"the two arms are judged unequally (p {uneven_p:.2g}), so their outcomes can't be compared: see to it "
-                f"that feedback comes as often for {self.candidate} as for {self.current}"
-            )
-        elif quality.p_better <= self.alpha:
-            action, sentence = "promote", f"{pair.format('better')} (p {quality.p_better:.2g})"
-        elif quality.p_worse <= self.alpha:
-            action, sentence = "stop", f"{pair.format('worse')} (p {quality.p_worse:.2g})"
-        else:
-            more = "far more outcomes than these" if quality.more is None else f"about {quality.more} more outcomes"
-            action = "wait"
-            sentence = f"can't tell {self.candidate} from {self.current} yet: {points}; needs {more}"
-            if quality.exposures == 0:
-                sentence = f"no outcome of {self.candidate} or {self.current} is known yet"
-        return RolloutDecision(
-            action=action,  # type: ignore[arg-type]  # one of the three above
-            sentence=sentence,
-            quality=quality,
-            slow_p=slow_p,
-            failure_p=failure_p,
-            uneven_p=uneven_p,
-            calls=calls,
-            detectable=detectable,
+        more = "far more outcomes than these" if quality.more is None else f"about {quality.more} more outcomes"
+        better, worse = quality.p_better <= alpha, quality.p_worse <= alpha
+        turned = (better and (worse or quality.difference <= 0)) or (worse and quality.difference >= 0)
+        slow = f"more than {SLOW_LIMIT:.0%} of its calls take over {duration(self.slow_over or 0.0)}"
+        cases: tuple[tuple[bool, Action, str], ...] = (
+            (evidence.slow_p <= alpha, "stop", f"{new} is too slow: {slow} (p {evidence.slow_p:.2g})"),
+            (
+                evidence.failure_p <= alpha,
+                "stop",
+                f"{new} fails in more than {FAILURE_LIMIT:.0%} of its calls (p {evidence.failure_p:.2g})",
+            ),
+            (
+                evidence.uneven_p <= UNEVEN_ALPHA,
+                "wait",
+                f"the two arms are judged unequally (p {evidence.uneven_p:.2g}), so their outcomes can't be compared: "
+                f"see to it that feedback comes as often for {new} as for {old}",
+            ),
+            (
+                turned,
+                "wait",
+                f"{new} was {'better' if better else 'worse'} than {old} for a time and isn't any more "
+                f"({quality.difference * 100:+.0f} points over all {quality.exposures} outcomes): find out what "
+                "changed, then stop this rollout and start another",
+            ),
+            (better, "promote", f"{new} is better than {old}: {points} (p {quality.p_better:.2g})"),
+            (worse, "stop", f"{new} is worse than {old}: {points} (p {quality.p_worse:.2g})"),
+            (quality.exposures == 0, "wait", f"no outcome of {new} or {old} is known yet"),
+            (True, "wait", f"can't tell {new} from {old} yet: {points}; needs {more}"),
         )
+        return next((action, sentence) for holds, action, sentence in cases if holds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Evidence:
+    quality: ArmsResult
+    slow_p: float
+    failure_p: float
+    uneven_p: float
+
+
+def _unit(call: Span) -> str:
+    return call.user_id or call.session_id or call.id
+
+
+def _first_calls(calls: Sequence[Span]) -> list[Span]:
+    """Each unit's first: the calls of one user are not independent of each other."""
+    first: dict[str, Span] = {}
+    for call in calls:
+        first.setdefault(_unit(call), call)
+    return list(first.values())
+
+
+def _as_often(
+    failed: Sequence[Span], judged: Sequence[tuple[int, float, Span]], answered: Sequence[Span]
+) -> list[Span]:
+    """As many of the failures as would have been judged, had they been answers.
+
+    A failure is known without anybody's word. Where few answers are judged, counting every failure would weigh them
+    too much, and counting none would compare survivors. The share is that of the time of the failure, so that a
+    later look doesn't change it; the draw is the span id's own.
+    """
+    arrivals = sorted(at for at, _, _ in judged)
+    ends = sorted(call.ended_at for call in answered)
+
+    def share(at: int) -> float:
+        return (bisect_right(arrivals, at) + 1) / (bisect_right(ends, at) + 1)
+
+    return [call for call in failed if int(call.span_id, 16) / 2**64 < share(call.ended_at)]
 
 
 def has_failed(call: Span) -> bool:

@@ -132,10 +132,17 @@ def _phones(match: re.Match[str]) -> Iterator[tuple[int, int]]:
 
 
 def _is_card(digits: str) -> bool:
-    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and is_luhn(digits)
+    """By issuer, length and check digit: one in ten of all long numbers, times in milliseconds too, has the last."""
+    return _ISSUERS.match(digits) is not None and len(set(digits)) > 1 and is_luhn(digits)
 
 
 _CARD_GROUPS = 5
+_ISSUERS = re.compile(
+    r"(?:4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
+    r"|3(?:0[0-5]|[68]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12,15}|6(?:011|5\d\d|4[4-9]\d)\d{12,15}|62\d{14,17}"
+    r"|(?:50|5[6-9]|6[0-9])\d{11,17})\Z"
+)
+"""Visa, Mastercard, American Express, Diners, JCB, Discover, UnionPay, Maestro (ISO/IEC 7812 ranges)."""
 _IBAN_LENGTHS = {
     country: int(length)
     for length, countries in (

@@ -13,19 +13,21 @@ from typing import Any, TypeVar
 from loopkit._json import canonical, to_dict
 from loopkit._plugins import named
 from loopkit._words import duration
+from loopkit.capture import slot
 from loopkit.capture.decorator import live_span, span
-from loopkit.capture.finish import redact_value
+from loopkit.capture.finish import redact_value, redactor
 from loopkit.datasets.dataset import Dataset
 from loopkit.detect.patterns import redact as redact_patterns
 from loopkit.errors import InvalidInput
 from loopkit.evals.scoring import EVALUATORS, Evaluator, exact
 from loopkit.route.answer import Kitchen, check_variant
-from loopkit.statistics.paired import PairedResult, holm, mean_interval, paired_difference, quantile
+from loopkit.statistics.paired import PairedResult, holm, holm_level, mean_interval, paired_difference, quantile
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
-from loopkit.types import Example, ModelCall, Score, Variant
+from loopkit.types import Example, ModelCall, Score, Span, Variant
 
 _KIND = "experiment"
+_FLUSH_SECONDS = 5.0
 Number = TypeVar("Number", int, float)
 
 
@@ -67,7 +69,9 @@ class Comparison:
         """What can be said, in one plain sentence."""
         r = self.result
         gap = f"{abs(r.difference) * 100:.1f} points"
-        interval = f"interval {r.low * 100:+.1f} to {r.high * 100:+.1f}, {r.examples} examples"
+        known = math.isfinite(r.low) and math.isfinite(r.high)
+        ends = f"interval {r.low * 100:+.1f} to {r.high * 100:+.1f}" if known else "too few for an interval"
+        interval = f"{ends}, {r.examples} examples"
         if self.adjusted_p <= self.alpha:
             word = "better" if r.difference > 0 else "worse"
             return (
@@ -153,10 +157,11 @@ def evaluate(
 ) -> Experiment:
     """Run every variant on the held-out examples and compare each with the baseline.
 
-    Pairs are compared within examples, clustered by their group, and the p-values and intervals are corrected
-    for the number of comparisons (Holm; Bonferroni). At most `limit` examples are taken, a seeded draw. A variant
-    that fails on an example scores 0 there. An evaluator may be named: one that ships, or an installed package's
-    (entry points `loopkit.evaluators`). Raises `InvalidInput` before anything runs.
+    Pairs are compared within examples, clustered by their group, and the p-values are corrected for the number of
+    comparisons (Holm 1979); each interval is at the level of its Holm step, so that it agrees with the verdict. At
+    most `limit` examples are taken, a seeded draw. A variant that fails on an example scores 0 there. An evaluator may
+    be named: one that ships, or an installed package's (entry points `loopkit.evaluators`). Raises `InvalidInput`
+    before anything runs.
     """
     store = store or open_store()
     data = dataset or Dataset.load(task, store=store)
@@ -178,10 +183,11 @@ def evaluate(
             rows.append(_run(kitchen, name, variant, example, scorers))
             if progress is not None:
                 progress(len(rows), total)
-    rows = _with_usage(rows, store)
+    rows = _with_usage(rows, {name for name, variant in variants.items() if _needs_client(variant)}, store)
     made = _experiment(task, data, baseline, rows, examples, scorers, alpha)
     document = to_dict(made)
-    document["rows"] = redact_value(document["rows"], redact_patterns)  # outputs are words, the rest are figures
+    for row in document["rows"]:
+        _without_secrets(row)
     for told, comparison in zip(document["comparisons"], made.comparisons, strict=True):
         told["sentence"] = comparison.sentence
     store.put(_KIND, made.id, document, task=task)
@@ -237,15 +243,43 @@ def _run(kitchen: Kitchen, name: str, variant: Variant, example: Example, evalua
     )  # fmt: skip
 
 
-def _with_usage(rows: Sequence[Row], store: Store) -> list[Row]:
+def _without_secrets(row: dict[str, Any]) -> None:
+    """What a variant said, as recording would keep it: redacted, or not at all."""
+    recorder = slot.recorder
+    keep = recorder is None or recorder.settings.content != "off"
+    redact = redact_patterns if recorder is None else redactor(recorder.settings)
+    for name in ("output", "error"):
+        if name in row:
+            row[name] = redact_value(row[name], redact) if keep else None
+    for score in row.get("scores", ()):
+        if "reason" in score:
+            score["reason"] = redact_value(score["reason"], redact) if keep else None
+
+
+def _with_usage(rows: Sequence[Row], with_model: set[str], store: Store) -> list[Row]:
     """The rows with the tokens and the cost of the model calls below their spans, as far as they were recorded."""
-    calls: dict[str, list[ModelCall]] = defaultdict(list)
     recorded = {row.span[:32] for row in rows if row.span is not None}
-    if recorded:
-        for found in store.spans(kind="llm", trace_ids=recorded):
-            if found.model_call is not None:
-                calls[found.trace_id].append(found.model_call)
-    return [row if row.span is None else _used(row, calls[row.span[:32]]) for row in rows]
+    if recorded and slot.recorder is not None:
+        slot.recorder.worker.flush(_FLUSH_SECONDS)
+    below: dict[str, list[Span]] = defaultdict(list)
+    for found in store.spans(trace_ids=recorded) if recorded else ():
+        below[f"{found.trace_id}-{found.parent_id}"].append(found)
+    calls = {row.span: _calls_below(row.span, below) for row in rows if row.span is not None}
+    seen = {row.variant for row in rows if row.span is not None and calls[row.span]}
+    # A variant with a model but without a single recorded call was served by a client that isn't wrapped.
+    unknown = with_model - seen
+    return [row if row.span is None or row.variant in unknown else _used(row, calls[row.span]) for row in rows]
+
+
+def _calls_below(id: str, below: Mapping[str, Sequence[Span]]) -> list[ModelCall]:
+    calls: list[ModelCall] = []
+    waiting = [id]
+    while waiting:
+        for span_below in below.get(waiting.pop(), ()):
+            waiting.append(span_below.id)
+            if span_below.model_call is not None:
+                calls.append(span_below.model_call)
+    return calls
 
 
 def _used(row: Row, calls: Sequence[ModelCall]) -> Row:
@@ -273,8 +307,12 @@ def _experiment(
     names = list(dict.fromkeys(row.variant for row in rows))
     numbers = {(row.variant, s.name, row.example): s.value for row in rows for s in row.scores if s.value is not None}
     pairs = [(name, e.name) for e in evaluators for name in names if name != baseline]
-    results = [_paired(numbers, baseline, name, metric, examples, alpha / max(len(pairs), 1)) for name, metric in pairs]
-    adjusted = holm([result.p_value for result in results])
+    p_values = [_paired(numbers, baseline, name, metric, examples, alpha).p_value for name, metric in pairs]
+    adjusted = holm(p_values)
+    results = [
+        _paired(numbers, baseline, name, metric, examples, holm_level(p_values, index, alpha))
+        for index, (name, metric) in enumerate(pairs)
+    ]
     summaries = [
         _summary(name, e.name, split, [r for r in rows if r.variant == name and split in ("all", r.split)])
         for e in evaluators

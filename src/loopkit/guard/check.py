@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from loopkit.detect.patterns import ALL, PERSONAL, SECRETS, find, redact
 from loopkit.errors import InvalidInput
@@ -88,7 +89,10 @@ class FunctionCheck:
 
     def check(self, text: str) -> Trip | None:
         """See `Check.check`."""
-        return None if self.function(text) else Trip(self.action, f"{self.name} said no")
+        said: Any = self.function(text)
+        if inspect.isawaitable(said):
+            raise TypeError("it is async: a check is called and answers at once")
+        return None if said else Trip(self.action, f"{self.name} said no")
 
 
 def pii(*, action: Action = "redact", kinds: Iterable[str] = PERSONAL) -> PatternCheck:
@@ -107,8 +111,11 @@ def injection(*, action: Action = "block") -> InjectionCheck:
 
 
 def passes(function: Callable[[str], bool], *, name: str | None = None, action: Action = "block") -> FunctionCheck:
-    """Your own check: a function that says whether a text may pass."""
-    return FunctionCheck(name or function.__name__, function, _no_redacting(name or function.__name__, action))
+    """Your own check: a function that says whether a text may pass. Raises `InvalidInput` for an async one."""
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise InvalidInput(f"passes() got {function!r}: give a function (no async one) from a text to True or False")
+    called = name or str(getattr(function, "__name__", type(function).__name__))
+    return FunctionCheck(called, function, _no_redacting(called, action))
 
 
 def folded(text: str) -> str:

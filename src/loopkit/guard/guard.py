@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from loopkit import _host
 from loopkit.capture import slot
-from loopkit.capture.chain import Call, Filter, changed_texts
+from loopkit.capture.chain import Call, Filter
 from loopkit.capture.decorator import live_span, span
+from loopkit.capture.dialects._content import changed_texts
 from loopkit.errors import Blocked, InvalidInput
 from loopkit.guard.check import Check, Trip
-from loopkit.types import Verdict
+from loopkit.types import Part, Verdict
 from loopkit.wire import names
+from loopkit.wire.messages import dumps
 
 Stage = Literal["input", "output"]
 NO_ANSWER = object()
@@ -25,7 +27,8 @@ class Guard:
         client = loopkit.wrap(OpenAI(), guard=guard)      # or @loopkit.trace(guard=guard), or guard.check(text)
 
     A check that finds something flags, redacts or blocks. Blocking raises `Blocked` with its verdict, or gives
-    `answer` where one was set. A check that fails itself stops the text, unless its class says otherwise. Every
+    `answer` where one was set, as it is: for a wrapped client set one of the SDK's shape. A provider's stream that is
+    blocked always raises. A check that fails itself stops the text, unless its class says otherwise. Every
     verdict but "allow" is recorded as a span and as feedback on what it stopped. Works without `init()` too.
     """
 
@@ -38,6 +41,8 @@ class Guard:
         """The verdict on one text: a block is a verdict too. Raises `InvalidInput` only for what is no text."""
         if not isinstance(text, str):
             raise InvalidInput(f"guard.check() got {type(text).__name__}: give it a text")
+        if stage not in ("input", "output"):
+            raise InvalidInput(f"stage is {stage!r}: choose input or output")
         return self._verdict(text, stage)[0]
 
     def around(self, call: Call) -> Generator[Call, Any, Any]:
@@ -121,9 +126,8 @@ class _WholeStream:
             return self._end_of_texts()
         assert self.call.dialect is not None
         call = self.call.dialect.model_call("", {}, self._fold.result())
-        for message in call.output:
-            text = message.text
-            if text and self.guard.enforce(text, "output") != text:
+        for text in filter(None, map(_said, (part for message in call.output for part in message.parts))):
+            if self.guard.enforce(text, "output") != text:
                 # Rewriting a provider's chunks is not done yet; letting the text pass would be worse.
                 verdict = Verdict(
                     action="block",
@@ -148,9 +152,18 @@ class _WholeStream:
             return [self.guard.answer]
 
 
+def _said(part: Part) -> str:
+    """What a part of an answer says: its text, or a tool call's arguments."""
+    said = part.arguments if part.type == "tool_call" else part.content
+    return said if isinstance(said, str) else "" if said is None else dumps(said)
+
+
 def _run(check: Check, text: str) -> Trip | None:
     try:
-        return check.check(text)
+        trip = check.check(text)
+        if trip is not None and not isinstance(trip, Trip):
+            raise TypeError(f"it returned {type(trip).__name__}, not a Trip or None")
+        return trip
     except Exception as error:  # noqa: BLE001  # a check may raise anything; its class says what that means
         _host.warn_once(
             f"check {check.name}", f"the check {check.name!r} failed ({error!r}); it fails {check.on_error}"

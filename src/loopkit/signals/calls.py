@@ -64,6 +64,16 @@ def outcome(call: Span, events: Sequence[Feedback]) -> float | None:
     return float(max(votes, key=_weight).value or 0) if votes else None
 
 
+def first_outcome(call: Span, events: Sequence[Feedback]) -> tuple[int, float] | None:
+    """When a call's outcome was first known (nanoseconds, by arrival), and what it was then."""
+    arrived = sorted(events, key=lambda event: (event.arrived_at, event.id))
+    for number, event in enumerate(arrived, start=1):
+        value = outcome(call, arrived[:number])
+        if value is not None:
+            return event.arrived_at, value
+    return None
+
+
 def disagree(events: Sequence[Feedback]) -> bool:
     """Whether people said different things of one call."""
     corrections = {canonical(e.correction) for e in events if e.correction is not None}

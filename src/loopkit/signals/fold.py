@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from loopkit._json import to_json
 from loopkit.types import Feedback
 
 Slot = tuple[str, str, str | None, str]
 """Resolved target, name, by, source: one person's word on one matter."""
+Fate = Literal["stands", "retracted", "superseded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,35 +71,50 @@ class Fold:
         return State(dict(sorted(current.items(), key=_slot_order)), len(self._copies), conflicts, len(taken_back))
 
     def _taken_back(self) -> set[str]:
-        """Identities that a standing event retracts or supersedes: causal order, whatever the clocks say.
+        """Identities that are retracted or superseded: causal order, whatever the clocks say.
 
-        An event stands unless one that stands takes it back. Walked from the latest id down; in a circle the
-        latest one stands.
+        A retraction holds while it stands itself: retracting it restores. An event that supersedes another does so
+        even when it is superseded in turn, until it is retracted. So an event is settled when all that speak against
+        it are. Where nothing can be settled, events speak against each other in a circle, and the one that counts
+        latest stands.
         """
-        against: dict[str, list[str]] = {}
+        against: dict[str, list[tuple[str, bool]]] = {identity: [] for identity in self._copies}
+        targets: dict[str, list[str]] = {identity: [] for identity in self._copies}
         for identity, event in self._copies.items():
-            for named in (event.retracts, event.supersedes):
-                if named is not None:
-                    against.setdefault(self._names.get(named, named), []).append(identity)
-        standing: dict[str, bool] = {}
-        for identity in sorted(self._copies, key=lambda one: (self._copies[one].id, one), reverse=True):
-            self._settle(identity, against, standing)
-        return {identity for identity, stands in standing.items() if not stands}
+            for named, retracts in ((event.retracts, True), (event.supersedes, False)):
+                target = None if named is None else self._names.get(named, named)
+                if target in against:
+                    against[target].append((identity, retracts))
+                    targets[identity].append(target)
+        unsettled = {identity: len(found) for identity, found in against.items()}
+        ready = [identity for identity, count in unsettled.items() if not count]
+        latest_last = sorted(self._copies, key=lambda one: (_order(self._copies[one]), one))
+        fate: dict[str, Fate] = {}
+        while len(fate) < len(self._copies):
+            if not ready:
+                while latest_last[-1] in fate:
+                    latest_last.pop()
+                ready.append(latest_last.pop())
+            one = ready.pop()
+            if one in fate:
+                continue
+            fate[one] = _fate((fate.get(other), retracts) for other, retracts in against[one])
+            for target in targets[one]:
+                unsettled[target] -= 1
+                if not unsettled[target]:
+                    ready.append(target)
+        return {identity for identity, found in fate.items() if found != "stands"}
 
-    def _settle(self, identity: str, against: Mapping[str, list[str]], standing: dict[str, bool]) -> None:
-        """Decide whether an event stands, its opponents first; without recursion, since chains may be long."""
-        path = [identity]
-        while path:
-            one = path[-1]
-            if one in standing:
-                path.pop()
-                continue
-            open_ones = [o for o in sorted(against.get(one, ())) if o not in standing and o not in path]
-            if open_ones:
-                path.append(open_ones[-1])
-                continue
-            standing[one] = not any(standing.get(other, False) for other in against.get(one, ()))
-            path.pop()
+
+def _fate(against: Iterable[tuple[Fate | None, bool]]) -> Fate:
+    """What becomes of an event by what became of those that speak against it; None has not been settled."""
+    found: Fate = "stands"
+    for other, retracts in against:
+        if retracts and other == "stands":
+            return "retracted"
+        if not retracts and other in ("stands", "superseded"):
+            found = "superseded"
+    return found
 
 
 def fold(events: Iterable[Feedback], resolve: Callable[[Feedback], str] = lambda event: event.target) -> State:

@@ -6,6 +6,7 @@ same person is the same pseudonym; without it the pseudonym can't be turned back
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -28,18 +29,27 @@ def pseudonym(author: str, directory: Path | None) -> str:
 def _key(directory: Path | None) -> bytes:
     if directory is None:
         return os.urandom(32)
-    home, path = str(directory), str(directory / "pseudonym.key")
+    path = str(directory / "pseudonym.key")
     if known := _read(path):
         return known
     key = os.urandom(32)
+    # Written whole and then linked, so that nobody ever reads half a key, and of two processes one is first.
+    own = f"{path}.{os.getpid()}"
     try:
-        os.makedirs(home, mode=0o700, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        with open(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(key)
+        try:
+            if os.path.exists(path):  # empty: a crash of old
+                os.replace(own, path)
+            else:
+                os.link(own, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(own)
     except OSError:
         # Another process was first, or the disk is read-only: then pseudonyms last as long as this process.
         return _read(path) or key
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key)
     return key
 
 

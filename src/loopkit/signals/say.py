@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, get_args
@@ -77,7 +78,7 @@ def statement(name: str | None, value: Any, **given: Any) -> dict[str, Any]:
     fields = {key: item for key, item in given.items() if item is not None}
     if given.get("preferred_over") is not None:
         fields["preferred_over"] = target_of(given["preferred_over"])
-    if isinstance(given.get("ranking"), str):
+    if not isinstance(given.get("ranking") or (), (list, tuple)):
         raise InvalidInput(f"ranking is {given['ranking']!r}: give a list of targets, best first")
     fields["ranking"] = tuple(target_of(item) for item in given.get("ranking") or ())
     fields["name"] = _name(name, value, fields)
@@ -146,7 +147,7 @@ def _name(name: str | None, value: Any, fields: dict[str, Any]) -> str:
 def _value(name: str, value: Any) -> Any:
     if value is None or isinstance(value, (bool, str)):
         return value
-    if _is_number(value) and value == value and value not in (float("inf"), float("-inf")):
+    if _is_number(value) and -sys.float_info.max <= value <= sys.float_info.max:  # so neither infinite nor NaN
         return float(value)
     raise InvalidInput(f"the value of {name!r} is {value!r}: give a bool, a finite number or a string")
 

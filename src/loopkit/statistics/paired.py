@@ -1,16 +1,16 @@
 """Two variants on the same examples: the mean difference, its interval, and whether it could be chance.
 
-Differences within one group (a user's, a session's examples) are not independent, so the group is the unit: the
-variance is the cluster-robust one of a mean (Liang and Zeger 1986, with the small-sample factor G/(G-1) and
-t with G-1 degrees of freedom, where G counts groups). The p-value is that of the sign-flip permutation test over
-groups (exact up to 12 groups, 10,000 seeded flips above): it needs no distribution at all.
+Differences within one group (a user's, a session's examples) are not independent, so the group is the unit. The
+p-value is that of the sign-flip permutation test over groups (exact up to 12 groups, 10,000 seeded flips above): it
+needs no distribution at all. The interval holds the differences that the same test does not reject, so that verdict and
+interval agree: its ends are quantiles of the means of random subsets (Hartigan 1969, "Using subsample values as typical
+values"). What would have been detected goes by the cluster-robust variance of a mean (Liang and Zeger 1986, with the
+small-sample factor G/(G-1) and t with G-1 degrees of freedom, where G counts groups).
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-import operator
 import random
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -30,7 +30,7 @@ class PairedResult:
     difference: float
     low: float
     high: float
-    """The interval's ends, at the level that was asked for."""
+    """The interval's ends, at the level that was asked for; infinite where so few groups can exclude nothing."""
     p_value: float
     """Two-sided."""
     examples: int
@@ -61,20 +61,18 @@ def paired_difference(
     if count < 2:
         return PairedResult(mean, -math.inf, math.inf, 1.0, n, count, math.inf)
     error = math.sqrt(count / (count - 1) * math.fsum(r * r for r in residuals)) / n
-    reach = t_quantile(1 - alpha / 2, count - 1) * error
     detectable = (t_quantile(1 - alpha / 2, count - 1) + t_quantile(0.8, count - 1)) * error
+    flips = _SignFlips(_group_sums(differences, groups), _group_sums([1.0] * n, groups))
+    p_value = flips.p_value()
+    low, high = flips.interval(alpha)
     if not any(residuals):
         # No two groups differ, so there is no variance to go by: what could still differ is bounded by how often
         # a difference of 1 may occur without having been seen in this many groups.
-        reach = detectable = 1 - alpha ** (1 / count)
+        detectable = 1 - alpha ** (1 / count)
+        low, high = min(low, mean - detectable), max(high, mean + detectable)
+        p_value = 1.0 if p_value <= alpha and low <= 0 <= high else p_value
     return PairedResult(
-        difference=mean,
-        low=mean - reach,
-        high=mean + reach,
-        p_value=_sign_flip(_group_sums(differences, groups)),
-        examples=n,
-        groups=count,
-        detectable=detectable,
+        difference=mean, low=low, high=high, p_value=p_value, examples=n, groups=count, detectable=detectable
     )
 
 
@@ -87,6 +85,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def holm_level(p_values: Sequence[float], index: int, alpha: float) -> float:
+    """The level of the Holm step that decides this comparison: an interval at it agrees with the adjusted p-value."""
+    ordered = sorted(p_values)
+    steps = len(ordered)
+    first_kept = next((rank for rank, p in enumerate(ordered) if p * (steps - rank) > alpha), steps - 1)
+    rank = sorted(range(steps), key=lambda other: p_values[other]).index(index)
+    return alpha / (steps - min(rank, first_kept))
 
 
 def wilson(successes: float, n: int, *, alpha: float = 0.05) -> tuple[float, float]:
@@ -134,28 +141,58 @@ def _group_sums(values: Sequence[float], groups: Sequence[Hashable] | None) -> l
     return list(sums.values())
 
 
-def _sign_flip(sums: Sequence[float]) -> float:
-    """How often random signs give a sum at least as far from zero."""
-    moving = [abs(s) for s in sums if s]
-    seen = abs(math.fsum(sums)) - 1e-12
-    if len(moving) <= _EXACT_GROUPS:
-        flips = itertools.product((1, -1), repeat=len(moving))
-        hits = [abs(sum(map(float.__mul__, map(float, signs), moving))) >= seen for signs in flips]
-        return sum(hits) / len(hits)
-    generator = random.Random(0)
-    total = sum(moving)
-    tables = [_subset_sums(moving[start : start + 8]) for start in range(0, len(moving), 8)]
-    hits_above = 0
-    for _ in range(_FLIPS):
-        drawn = generator.getrandbits(8 * len(tables)).to_bytes(len(tables), "big")
-        # the sum of random signs is the total less twice the flipped ones
-        hits_above += abs(total - 2 * sum(map(operator.getitem, tables, drawn))) >= seen
-    return (hits_above + 1) / (_FLIPS + 1)
+class _SignFlips:
+    """The signs of whole groups flipped at random: all the ways for few groups, a seeded draw of them for many."""
+
+    def __init__(self, sums: Sequence[float], sizes: Sequence[float]) -> None:
+        self._sum, self._size = math.fsum(sums), math.fsum(sizes)
+        pairs = list(zip(sums, sizes, strict=True))
+        self._exact = len(pairs) <= _EXACT_GROUPS
+        if self._exact:
+            chosen = list(zip(_subset_sums(sums), _subset_sums(sizes), strict=True))
+        else:
+            generator = random.Random(0)
+            tables = [
+                (_subset_sums(sums[at : at + 8], 256), _subset_sums(sizes[at : at + 8], 256))
+                for at in range(0, len(pairs), 8)
+            ]
+            draws = [generator.getrandbits(8 * len(tables)).to_bytes(len(tables), "big") for _ in range(_FLIPS)]
+            chosen = [
+                (math.fsum(table[byte] for (table, _), byte in zip(tables, draw, strict=True)),
+                 math.fsum(table[byte] for (_, table), byte in zip(tables, draw, strict=True)))
+                for draw in draws
+            ]  # fmt: skip
+        self._chosen = chosen
+        """Sum and size of the groups whose sign is flipped, for each draw."""
+
+    def p_value(self) -> float:
+        """How often random signs give a sum at least as far from zero; two-sided, for a difference of zero."""
+        seen = abs(self._sum) - 1e-9
+        hits = sum(abs(self._sum - 2 * flipped) >= seen for flipped, _ in self._chosen)
+        return hits / len(self._chosen) if self._exact else (hits + 1) / (len(self._chosen) + 1)
+
+    def interval(self, alpha: float) -> tuple[float, float]:
+        """The differences that the test would not reject.
+
+        Random signs bring the sum at least as far out as seen exactly while the difference lies between the mean of
+        the flipped groups and that of the others.
+        """
+        means = [
+            (
+                flipped / size if size else math.inf,
+                (self._sum - flipped) / (self._size - size) if size < self._size else math.inf,
+            )
+            for flipped, size in self._chosen
+        ]
+        lows = sorted(-math.inf if math.inf in pair else min(pair) for pair in means)
+        highs = sorted((max(pair) for pair in means), reverse=True)
+        kept = math.floor(alpha * (len(means) + (not self._exact)) + 1e-9) + self._exact
+        return (lows[kept - 1], highs[kept - 1]) if kept else (-math.inf, math.inf)
 
 
-def _subset_sums(values: Sequence[float]) -> list[float]:
-    """The sum of every subset of up to eight values, by its bits: eight signs are drawn in one look-up."""
+def _subset_sums(values: Sequence[float], length: int = 0) -> list[float]:
+    """The sum of every subset, by its bits; repeated to `length`, so that eight signs are drawn in one look-up."""
     sums = [0.0]
     for value in values:
         sums += [known + value for known in sums]
-    return sums * (256 // len(sums))
+    return sums * (length // len(sums) or 1)

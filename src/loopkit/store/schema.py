@@ -1,7 +1,8 @@
 """The tables, and how an older store becomes a newer one.
 
 Writers append whole encoded batches; `span`, `tag` and `body` are made from them by whoever reads first. Bodies
-lie apart from the rows, so that going over many rows doesn't read what was said in them.
+lie apart from the rows, so that going over many rows doesn't read what was said in them. A batch that can't be read is
+put `aside`, with the reason, so that it stands in nobody's way.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ MIGRATIONS = (
     );
     CREATE INDEX document_by_id ON document (kind, id);
     CREATE INDEX document_by_task ON document (kind, task, seq);
+    """,
+    """
+    CREATE TABLE aside (seq INTEGER PRIMARY KEY AUTOINCREMENT, data BLOB NOT NULL, reason TEXT NOT NULL);
     """,
 )
 """One script a version; the store's version is how many of them it has seen."""

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from loopkit import _host
 from loopkit._json import canonical, from_json, to_json, utf8
 from loopkit.errors import NotFound, StoreUnusable
 from loopkit.store.schema import migrate
@@ -25,6 +26,7 @@ from loopkit.wire.decode import decode_request, decode_span
 
 FILE = "loopkit.db"
 _BUSY_SECONDS = 10.0
+_FORK_SECONDS = 1.0
 _PORTION = 64
 """Batches turned into rows in one transaction."""
 
@@ -38,6 +40,7 @@ class Store:
         self._before_read = before_read
         self._connections: dict[int, sqlite3.Connection] = {}
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._prepare()
         with self._refusals():
             self._connection()
@@ -205,9 +208,21 @@ class Store:
         for connection in connections:
             connection.close()
 
+    def before_fork(self) -> bool:
+        """Wait for a transaction that another thread is in: a child would inherit its lock and never get it off.
+
+        False where that takes too long: a fork is the application's, and a child that can't write says so.
+        """
+        return self._writing.acquire(timeout=_FORK_SECONDS)
+
+    def after_fork_in_parent(self) -> None:
+        """Let writers go on."""
+        self._writing.release()
+
     def after_fork(self) -> None:
         """In a child: forget the parent's connections without closing them, as SQLite demands."""
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         _kept_from_parent.extend(self._connections.values())
         self._connections = {}
 
@@ -227,21 +242,28 @@ class Store:
             with self._transaction():
                 batches = connection.execute("SELECT seq, data FROM batch ORDER BY seq LIMIT ?", (_PORTION,)).fetchall()
                 for seq, data in batches:
-                    for span, body in decode_request(data):
+                    try:
+                        decoded = list(decode_request(data))
+                    except Exception as error:  # noqa: BLE001  # whatever is in these bytes, the others can be read
+                        _host.report("reading a batch of spans", error)
+                        connection.execute("INSERT INTO aside (data, reason) VALUES (?, ?)", (data, repr(error)))
+                        decoded = []
+                    for span, body in decoded:
                         _insert(connection, span, body)
                     connection.execute("DELETE FROM batch WHERE seq = ?", (seq,))
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:
         connection = self._connection()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # a full disk has rolled back by itself
-                connection.execute("ROLLBACK")
-            raise
+        with self._writing:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # a full disk has rolled back by itself
+                    connection.execute("ROLLBACK")
+                raise
 
     def _connection(self) -> sqlite3.Connection:
         """This thread's own connection."""
@@ -294,17 +316,29 @@ class Store:
 
 
 _stores: weakref.WeakSet[Store] = weakref.WeakSet()
+_forking: list[Store] = []
+"""Stores whose writers wait while a fork is under way."""
 _kept_from_parent: list[sqlite3.Connection] = []
 """Connections that a forked child must neither use nor close."""
 
 
 def _after_fork_in_child() -> None:
+    _forking.clear()
     for store in list(_stores):
         store.after_fork()
 
 
+def _before_fork() -> None:
+    _forking.extend(store for store in _stores if store.before_fork())
+
+
+def _after_fork_in_parent() -> None:
+    while _forking:
+        _forking.pop().after_fork_in_parent()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def _is_span_id(target: str) -> bool:

@@ -1,9 +1,12 @@
-"""OTLP bytes back into `Span`s: the inverse of `encode`, and tolerant of other senders' spans."""
+"""OTLP bytes back into `Span`s: the inverse of `encode`, and tolerant of other senders' spans.
+
+An attribute that bears one of our names without being of its shape is somebody else's: it stays an attribute.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from loopkit.types import Kind, ModelCall, Span, SpanError, Usage
@@ -36,11 +39,10 @@ def decode_span(data: bytes, service: str | None = None) -> Span:
 
 
 def _span(message: OtlpSpan, service: str | None) -> Span:
-    found = {item.key: _value(item.value) for item in message.attributes}
-    take = found.pop
-    kind = cast("Kind", take(names.KIND, "task"))
+    found = _Attributes((item.key, _value(item.value)) for item in message.attributes)
+    kind = cast("Kind", found.take(names.KIND, "task"))
     for derived in (names.OI_KIND, names.CONVERSATION_ID, names.FLAG_KEY, names.FLAG_VARIANT, names.PROMPT_NAME):
-        take(derived, None)
+        found.pop(derived, None)
     call = _model_call(found) if kind in ("llm", "embedding") and names.PROVIDER in found else None
     if call is None:
         _drop_defaults(found, kind, message.name)
@@ -55,63 +57,96 @@ def _span(message: OtlpSpan, service: str | None) -> Span:
         ended_at=message.end_time_unix_nano,
         status=status,
         error=error,
-        input=_content(take(names.OI_INPUT, None), take(names.OI_INPUT_TYPE, None)),
-        output=_content(take(names.OI_OUTPUT, None), take(names.OI_OUTPUT_TYPE, None)),
+        input=_content(found.pop(names.OI_INPUT, None), found.pop(names.OI_INPUT_TYPE, None)),
+        output=_content(found.pop(names.OI_OUTPUT, None), found.pop(names.OI_OUTPUT_TYPE, None)),
         model_call=call,
         service=service,
-        task=take(names.TASK, None),
-        variant=take(names.VARIANT, None),
-        propensity=take(names.PROPENSITY, None),
-        prompt_version=take(names.PROMPT_VERSION, None),
-        user_id=take(names.USER_ID, None),
-        session_id=take(names.SESSION_ID, None),
-        tags=tuple(take(names.OI_TAGS, ())),
-        metadata=json.loads(take(names.OI_METADATA, "{}")),
-        sampling_probability=take(names.SAMPLING_PROBABILITY, 1.0),
-        content_status=take(names.CONTENT_STATUS, "kept"),
-        attributes=found,
+        task=found.take(names.TASK, None, str),
+        variant=found.take(names.VARIANT, None, str),
+        propensity=found.take(names.PROPENSITY, None, (int, float)),
+        prompt_version=found.take(names.PROMPT_VERSION, None, str),
+        user_id=found.take(names.USER_ID, None, str),
+        session_id=found.take(names.SESSION_ID, None, str),
+        tags=found.texts(names.OI_TAGS),
+        metadata=found.parsed(names.OI_METADATA, {}),
+        sampling_probability=found.take(names.SAMPLING_PROBABILITY, 1.0),
+        content_status=found.take(names.CONTENT_STATUS, "kept"),
+        attributes=dict(found),
     )
 
 
-def _status(found: dict[str, Any], message: OtlpSpan) -> tuple[Any, SpanError | None]:
-    cancelled = found.pop(names.CANCELLED, False)
-    error_type = found.pop(names.ERROR_TYPE, None)
+class _Attributes(dict[str, Any]):
+    """A span's attributes; what is taken out goes into the span's own fields."""
+
+    def take(self, key: str, default: Any, shape: Any = None) -> Any:
+        """The value, where it has the shape (that of the default, where none is given)."""
+        value = self.get(key)
+        if not isinstance(value, shape or type(default)):
+            return default
+        return self.pop(key)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of strings."""
+        value = self.get(key)
+        if not isinstance(value, list) or not all(map(_is_text, self[key])):
+            return ()
+        return tuple(self.pop(key))
+
+    def parsed(self, key: str, default: Any, parse: Callable[[str], Any] = json.loads) -> Any:
+        """What is written there as JSON."""
+        try:
+            value = parse(self[key])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return default
+        if not isinstance(value, type(default)):
+            return default
+        del self[key]
+        return value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _status(found: _Attributes, message: OtlpSpan) -> tuple[Any, SpanError | None]:
+    cancelled = found.take(names.CANCELLED, False)
+    error_type = found.take(names.ERROR_TYPE, None, str)
     if message.status.code != 2 and not cancelled:
         return "ok", None
     error = None if error_type in (None, "cancelled") else SpanError(type=error_type, message=message.status.message)
     return ("cancelled" if cancelled else "error"), error
 
 
-def _model_call(found: dict[str, Any]) -> ModelCall:
-    take = found.pop
-    parameters = json.loads(take(names.PARAMETERS, "{}"))
+def _model_call(found: _Attributes) -> ModelCall:
+    take = found.take
+    parameters = found.parsed(names.PARAMETERS, {})
     call = ModelCall(
-        provider=take(names.PROVIDER),
+        provider=str(found.pop(names.PROVIDER)),
         operation=take(names.OPERATION, "chat"),
-        model=take(names.REQUEST_MODEL, None),
-        response_model=take(names.RESPONSE_MODEL, None),
-        response_id=take(names.RESPONSE_ID, None),
-        input=decode_messages(take(names.INPUT_MESSAGES, "[]")),
-        output=decode_messages(take(names.OUTPUT_MESSAGES, "[]")),
-        tools=tuple(json.loads(take(names.TOOL_DEFINITIONS, "[]"))),
+        model=take(names.REQUEST_MODEL, None, str),
+        response_model=take(names.RESPONSE_MODEL, None, str),
+        response_id=take(names.RESPONSE_ID, None, str),
+        input=found.parsed(names.INPUT_MESSAGES, (), decode_messages),
+        output=found.parsed(names.OUTPUT_MESSAGES, (), decode_messages),
+        tools=tuple(found.parsed(names.TOOL_DEFINITIONS, [])),
         usage=Usage(
-            input_tokens=take(names.INPUT_TOKENS, None),
-            output_tokens=take(names.OUTPUT_TOKENS, None),
-            cache_read_tokens=take(names.CACHE_READ_TOKENS, None),
-            cache_write_tokens=take(names.CACHE_WRITE_TOKENS, None),
-            reasoning_tokens=take(names.REASONING_TOKENS, None),
+            input_tokens=take(names.INPUT_TOKENS, None, int),
+            output_tokens=take(names.OUTPUT_TOKENS, None, int),
+            cache_read_tokens=take(names.CACHE_READ_TOKENS, None, int),
+            cache_write_tokens=take(names.CACHE_WRITE_TOKENS, None, int),
+            reasoning_tokens=take(names.REASONING_TOKENS, None, int),
         ),
-        cost=take(names.COST, None),
-        finish_reasons=tuple(take(names.FINISH_REASONS, ())),
-        time_to_first_token=take(names.TIME_TO_FIRST_CHUNK, None),
-        system_fingerprint=take(names.SYSTEM_FINGERPRINT, None),
+        cost=take(names.COST, None, (int, float)),
+        finish_reasons=found.texts(names.FINISH_REASONS),
+        time_to_first_token=take(names.TIME_TO_FIRST_CHUNK, None, (int, float)),
+        system_fingerprint=take(names.SYSTEM_FINGERPRINT, None, str),
         stream=take(names.REQUEST_STREAM, False),
-        native_request=take(names.NATIVE_REQUEST, None),
+        native_request=take(names.NATIVE_REQUEST, None, str),
         parameters=parameters,
     )
     prefix = names.REQUEST_PREFIX
     for key in [key for key in found if key.startswith(prefix)]:
-        parameters[key[len(prefix) :]] = take(key)
+        parameters[key[len(prefix) :]] = found.pop(key)
     return call
 
 

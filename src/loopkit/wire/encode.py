@@ -83,18 +83,19 @@ def _status_message(span: Span) -> bytes:
 
 def _core_attributes(span: Span) -> dict[str, Any]:
     call = span.model_call
-    values: dict[str, Any] = dict(span.attributes)
-    values[names.KIND] = span.kind
+    values: dict[str, Any] = {names.KIND: span.kind}
     values[names.OI_KIND] = names.OI_KINDS[span.kind]
     if call is not None:
         values.update(_model_call_attributes(call))
         values[names.CONVERSATION_ID] = span.session_id
     else:
-        values.setdefault(names.OPERATION, names.OPERATIONS.get(span.kind))
+        values[names.OPERATION] = span.attributes.get(names.OPERATION, names.OPERATIONS.get(span.kind))
         if span.kind in names.NAME_KEYS:
-            values.setdefault(names.NAME_KEYS[span.kind], span.name)
+            key = names.NAME_KEYS[span.kind]
+            values[key] = span.attributes.get(key, span.name)
     if span.status != "ok":
-        values[names.ERROR_TYPE] = "cancelled" if span.error is None else span.error.type
+        unnamed = "cancelled" if span.status == "cancelled" else names.OTHER_ERROR
+        values[names.ERROR_TYPE] = unnamed if span.error is None else span.error.type
         values[names.CANCELLED] = True if span.status == "cancelled" else None
     values[names.SESSION_ID] = span.session_id
     values[names.USER_ID] = span.user_id
@@ -114,6 +115,9 @@ def _core_attributes(span: Span) -> dict[str, Any]:
         values[names.SAMPLING_PROBABILITY] = span.sampling_probability
     if span.content_status != "kept":
         values[names.CONTENT_STATUS] = span.content_status
+    for key, value in span.attributes.items():
+        if values.get(key) is None:
+            values[key] = value
     return values
 
 

@@ -66,6 +66,9 @@ GUARD_REASON = "loopkit.guardrail.reason"  # why
 NATIVE_REQUEST = "loopkit.request.body"  # local store only: the provider-native request, JSON
 PARAMETERS = "loopkit.request.parameters"  # content: parameters that have no gen_ai.request name, JSON
 
+OTHER_ERROR = "_OTHER"
+"""OpenTelemetry's error.type where nothing more is known."""
+
 OI_KINDS = {
     "task": "CHAIN",
     "llm": "LLM",

@@ -48,7 +48,8 @@ def _changed_piece(piece: Any, change: Callable[[str], str]) -> Any:
     fields: Any = piece
     if not isinstance(piece, Mapping) or fields.get("type") != "text":
         return fields
-    return {**fields, "text": change(fields["text"])}
+    text = fields.get("text")
+    return {**fields, "text": change(text)} if isinstance(text, str) else fields
 
 
 def since_the_model_spoke(messages: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -60,3 +61,15 @@ def since_the_model_spoke(messages: Sequence[Mapping[str, Any]]) -> list[int]:
     while start and messages[start - 1].get("role") != "assistant":
         start -= 1
     return list(range(start, end))
+
+
+def changed_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A copy of plain data with every text in it changed; other objects are left as they are."""
+    if isinstance(value, str):
+        return change(value)
+    inside: Any = value  # isinstance makes `value` a dict of unknown types; this stays Any
+    if isinstance(value, dict):
+        return {key: changed_texts(item, change) for key, item in inside.items()}
+    if type(inside) in (list, tuple):
+        return type(inside)(changed_texts(item, change) for item in inside)
+    return value

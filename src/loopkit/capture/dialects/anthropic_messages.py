@@ -10,6 +10,7 @@ from typing import Any
 
 from loopkit.capture.dialects._content import (
     changed,
+    changed_texts,
     json_or_text,
     mapping,
     other_part,
@@ -77,7 +78,13 @@ class Messages:
 
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`."""
-        return [block.text for block in response.content or () if block.type == "text"]
+        said: list[str] = []
+        for block in response.content or ():
+            if block.type == "text":
+                said.append(block.text)
+            elif block.type == "tool_use":
+                changed_texts(block.input, lambda text: said.append(text) or text)  # type: ignore[func-returns-value]
+        return said
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""
@@ -85,6 +92,8 @@ class Messages:
         for block in copy.content or ():
             if block.type == "text":
                 block.text = change(block.text)
+            elif block.type == "tool_use":
+                block.input = changed_texts(block.input, change)
         return copy
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -198,10 +207,19 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
 
 
 def _with_results(content: Any, change: Callable[[str], str]) -> Any:
-    """Text blocks changed, those inside tool results too."""
+    """Text blocks changed, those inside tool results and the texts of documents too."""
     if not isinstance(content, (list, tuple)):
         return changed(content, change)
-    return [
-        {**block, "content": changed(block.get("content"), change)} if block.get("type") == "tool_result" else block
-        for block in changed(content, change)
-    ]
+    return [_with_inner_texts(block, change) for block in changed(content, change)]
+
+
+def _with_inner_texts(block: Any, change: Callable[[str], str]) -> Any:
+    kind = block.get("type")
+    if kind == "tool_result":
+        return {**block, "content": _with_results(block.get("content"), change)}
+    source = mapping(block.get("source"))
+    if kind == "document" and source.get("type") == "text":
+        return {**block, "source": {**source, "data": change(source["data"])}}
+    if kind == "document" and source.get("type") == "content":
+        return {**block, "source": {**source, "content": changed(source.get("content"), change)}}
+    return block

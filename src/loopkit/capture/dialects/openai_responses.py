@@ -68,17 +68,19 @@ class Responses:
 
     def text(self, response: Any) -> str:
         """See `Dialect.text`."""
-        return "".join(self.output_texts(response))
+        return "".join(part.text for part in _text_parts(response))
 
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`."""
-        return [part.text for part in _text_parts(response)]
+        return [part.text for part in _text_parts(response)] + [call.arguments for call in _calls(response)]
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""
         copy = response.model_copy(deep=True)
         for part in _text_parts(copy):
             part.text = change(part.text)
+        for call in _calls(copy):
+            call.arguments = change(call.arguments)
         return copy
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -210,6 +212,10 @@ def _text_parts(response: Any) -> list[Any]:
         for part in item.content
         if part.type == "output_text"
     ]
+
+
+def _calls(response: Any) -> list[Any]:
+    return [item for item in response.output or () if item.type == "function_call"]
 
 
 def _as_text(content: Any) -> Any:
