@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from loopkit.errors import LoopkitError as LoopkitError
     from loopkit.evals.experiment import evaluate as evaluate
     from loopkit.evals.scoring import evaluator as evaluator
+    from loopkit.export.place import spools as spools
     from loopkit.guard.guard import Guard as Guard
     from loopkit.observe.look import confusion as confusion
     from loopkit.observe.look import failures as failures
@@ -83,6 +84,7 @@ _HOMES = {
     ),
     "evals.experiment": ("evaluate",),
     "evals.scoring": ("evaluator",),
+    "export.place": ("spools",),
     "guard.guard": ("Guard",),
     "observe.look": (
         "confusion",

@@ -33,7 +33,7 @@ def init(
     export: Iterable[str | Destination] | None = None,
     content: str | None = None,
     redact: Redactor | None = None,
-    sample: float = 1.0,
+    sample: float | None = None,
     strict: bool = False,
 ) -> None:
     """Start recording in this process.
@@ -42,8 +42,9 @@ def init(
     `.loopkit`), None for none. `export` lists OTLP/HTTP endpoints; `OTEL_EXPORTER_OTLP_*` adds one. `content`
     says where inputs and outputs may go: "local" (the store), "export" (over OTLP too), "off" (nowhere).
     `redact` is a function from text to text that runs before anything is kept (default: keys, cards, IBANs,
-    e-mail addresses and phone numbers). `sample` is the probability with which a trace is recorded. `strict`
-    raises recording's own faults. Calling it again replaces the first cleanly.
+    e-mail addresses and phone numbers). `sample` is the probability with which a trace is recorded (default: what
+    `OTEL_TRACES_SAMPLER` says, else 1). `strict` raises recording's own faults. Calling it again replaces the first
+    cleanly.
 
     Raises `InvalidSetting` or `StoreUnusable`, with what to do, before anything is changed.
     """
@@ -100,7 +101,33 @@ async def ashutdown(timeout: float | None = None) -> bool:
 
 
 def _sinks(made: Settings) -> tuple[Sink, ...]:
-    resource = encode_resource(
+    sinks: list[Sink] = []
+    resource = partial(_resource, made)
+    if made.store is not None:
+        sinks += _store_sink(made.store, made, resource)
+    if made.destinations:
+        from loopkit.export.otlp import OtlpSink
+
+        sinks += [OtlpSink(destination, made, resource, __version__) for destination in made.destinations]
+    return tuple(sinks)
+
+
+def _store_sink(directory: Path, made: Settings, resource: Callable[[], bytes]) -> list[Sink]:
+    """A disk that can't be written costs the store, with a warning; a store that is broken is the caller's to mend."""
+    from loopkit.store.sink import StoreSink
+
+    try:
+        return [StoreSink(Store(directory), made, resource, __version__)]
+    except StoreUnusable as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        _logger.warning("loopkit: nothing is kept on disk, only in memory: %s", error)
+        return []
+
+
+def _resource(made: Settings) -> bytes:
+    """What is true of every span of this process; made anew in a forked child."""
+    return encode_resource(
         {
             "telemetry.sdk.name": "loopkit",
             "telemetry.sdk.language": "python",
@@ -110,37 +137,6 @@ def _sinks(made: Settings) -> tuple[Sink, ...]:
             **made.resource,
         }
     )
-    sinks: list[Sink] = []
-    if made.store is not None:
-        _add(sinks, partial(_store_sink, made, resource))
-    for destination in made.destinations:
-        _add(sinks, partial(_otlp_sink, destination, made, resource))
-    return tuple(sinks)
-
-
-def _add(sinks: list[Sink], make: Callable[[], Sink]) -> None:
-    """A disk that can't be written costs the sink, with a warning; a store that is broken is the caller's to mend."""
-    try:
-        sinks.append(make())
-    except StoreUnusable as error:
-        if not isinstance(error.__cause__, OSError):
-            raise
-        _logger.warning("loopkit: nothing is kept on disk, only in memory: %s", error)
-    except OSError as error:
-        _logger.warning("loopkit: spans can't be spooled, so they are not exported: %s", error)
-
-
-def _store_sink(made: Settings, resource: bytes) -> Sink:
-    from loopkit.store.sink import StoreSink
-
-    assert made.store is not None
-    return StoreSink(Store(made.store), made, resource, __version__)
-
-
-def _otlp_sink(destination: Destination, made: Settings, resource: bytes) -> Sink:
-    from loopkit.export.otlp import OtlpSink
-
-    return OtlpSink(destination, made, resource, __version__)
 
 
 def _at_exit() -> None:

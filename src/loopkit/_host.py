@@ -7,6 +7,7 @@ tests) it is raised instead.
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from types import TracebackType
 
@@ -51,6 +52,19 @@ def report(place: str, error: Exception) -> bool:
             place, type(error).__name__, error, exc_info=logger.isEnabledFor(logging.DEBUG),
         )  # fmt: skip
     return True
+
+
+_last: dict[str, float] = {}
+_SECONDS = 60.0
+
+
+def warn_now_and_then(place: str, message: str) -> None:
+    """A warning about what may go on for long: counted every time, logged once a minute at most."""
+    faults[place] += 1
+    now = time.monotonic()
+    if now - _last.get(place, -_SECONDS) >= _SECONDS:
+        _last[place] = now
+        logger.warning("loopkit: %s", message)
 
 
 def warn_once(place: str, message: str) -> None:

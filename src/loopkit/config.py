@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 from urllib.parse import unquote, urlsplit
 
 from loopkit.errors import InvalidSetting
 
 Content = Literal["local", "off", "export"]
+Protocol = Literal["http/protobuf", "grpc"]
+Compression = Literal["none", "gzip"]
+Drop = Literal["oldest", "newest", "sampled"]
 Redactor = Callable[[str], str]
 
 ENVIRONMENT: Final = {
@@ -25,6 +28,14 @@ ENVIRONMENT: Final = {
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "full URL for spans; used as it is",
     "OTEL_EXPORTER_OTLP_HEADERS": "key=value pairs, comma-separated, sent with every export",
     "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "the same, for spans",
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf (the default) or grpc",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "the same, for spans",
+    "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip, or none (the default)",
+    "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "the same, for spans",
+    "OTEL_EXPORTER_OTLP_TIMEOUT": "seconds that one export may take; default 10",
+    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "the same, for spans",
+    "OTEL_TRACES_SAMPLER": "always_on, always_off or traceidratio, also with parentbased_; init(sample=) goes first",
+    "OTEL_TRACES_SAMPLER_ARG": "the probability, for traceidratio",
     "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_ONLY or SPAN_AND_EVENT: content goes over OTLP too",
 }
 """Every environment variable that loopkit reads."""
@@ -45,19 +56,33 @@ DEFAULT: Final = Unset()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Where spans go over OTLP/HTTP besides the local store."""
+    """Where spans go over OTLP besides the local store."""
 
     endpoint: str
-    """The full URL, such as http://127.0.0.1:4318/v1/traces."""
+    """The full URL, such as http://127.0.0.1:4318/v1/traces; for gRPC such as http://127.0.0.1:4317."""
+    protocol: Protocol = "http/protobuf"
+    compression: Compression = "none"
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     content: bool | None = None
     """Whether inputs and outputs go along; None follows the `content` setting."""
     timeout: float = 10.0
     spool_bytes: int = 256 * _MIB
-    """At most this much waits on disk; beyond it the oldest batches are dropped and counted."""
+    """At most this much waits on disk; beyond it batches are dropped and counted."""
+    drop: Drop = "oldest"
+    """Which go then: the oldest, the newest, or either by chance ("sampled")."""
+
+    from_environment: bool = False
+    """Named by OpenTelemetry's variables: where the application has a tracer provider, that one serves it."""
 
     def __post_init__(self) -> None:
         _check_url("the destination's endpoint", self.endpoint)
+        _one_of("the destination's protocol", self.protocol, get_args(Protocol))
+        _one_of("the destination's compression", self.compression, get_args(Compression))
+        _one_of("the destination's drop", self.drop, get_args(Drop))
+        if not isinstance(self.spool_bytes, int) or self.spool_bytes < 1:
+            raise InvalidSetting(f"the destination's spool_bytes is {self.spool_bytes!r}: give a number of bytes")
+        if not isinstance(self.timeout, (int, float)) or not self.timeout > 0:
+            raise InvalidSetting(f"the destination's timeout is {self.timeout!r}: give seconds, more than 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +104,9 @@ class Settings:
     append_delay: float = 0.2
     """Seconds that a finished span waits at most before it is on disk."""
     queue_limit: int = 20_000
+    """Finished spans and feedback that wait in memory at most."""
+    queue_bytes: int = 64 * _MIB
+    """What those with more than 4,096 characters of content may hold together."""
     exit_timeout: float = 2.0
 
 
@@ -89,7 +117,7 @@ def settings(
     export: Iterable[str | Destination] | None = None,
     content: str | None = None,
     redact: Redactor | None = None,
-    sample: float = 1.0,
+    sample: float | None = None,
     strict: bool = False,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
@@ -101,6 +129,8 @@ def settings(
         raise InvalidSetting(
             f"the service's name is {service!r}: give init() a non-empty string, or set OTEL_SERVICE_NAME"
         )
+    if sample is None:
+        sample = _sampler(env)
     if not isinstance(sample, (int, float)) or isinstance(sample, bool) or not 0 <= sample <= 1:
         raise InvalidSetting(f"sample is {sample!r}: it is a probability between 0 and 1")
     if redact is not None and not callable(redact):
@@ -161,18 +191,63 @@ def _destinations(export: Iterable[str | Destination] | None, env: Mapping[str, 
     repeated = [endpoint for endpoint, count in Counter(item.endpoint for item in found).items() if count > 1]
     if repeated:
         raise InvalidSetting(f"export names {repeated[0]!r} twice: every span would go there twice")
-    endpoint = env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    variable = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
-    if not endpoint and (base := env.get("OTEL_EXPORTER_OTLP_ENDPOINT")):
-        endpoint = base.rstrip("/") + "/v1/traces"
-        variable = "OTEL_EXPORTER_OTLP_ENDPOINT"
-    if endpoint and all(item.endpoint != endpoint for item in found):
-        _check_url(variable, endpoint)
-        headers: dict[str, str] = {}
-        for name in ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"):
-            headers.update(parse_pairs(name, env.get(name, "")))
-        found.append(Destination(endpoint=endpoint, headers=headers))
+    named = _named_by_environment(env)
+    if named is not None and all(item.endpoint != named.endpoint for item in found):
+        found.append(named)
     return tuple(found)
+
+
+def _named_by_environment(env: Mapping[str, str]) -> Destination | None:
+    """The destination that OpenTelemetry's variables name, or None; those for spans go before the general ones."""
+
+    def given(name: str) -> tuple[str, str]:
+        for variable in (f"OTEL_EXPORTER_OTLP_TRACES_{name}", f"OTEL_EXPORTER_OTLP_{name}"):
+            if value := env.get(variable, "").strip():
+                return variable, value
+        return "", ""
+
+    variable, endpoint = given("ENDPOINT")
+    if not endpoint:
+        return None
+    _check_url(variable, endpoint)
+    protocol: Protocol = _one_of(*given("PROTOCOL"), get_args(Protocol)) or "http/protobuf"
+    if protocol != "grpc" and not variable.endswith("TRACES_ENDPOINT"):
+        endpoint = endpoint.rstrip("/") + "/v1/traces"
+    headers: dict[str, str] = {}
+    for name in ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"):
+        headers.update(parse_pairs(name, env.get(name, "")))
+    variable, seconds = given("TIMEOUT")
+    return Destination(
+        endpoint=endpoint,
+        protocol=protocol,
+        compression=_one_of(*given("COMPRESSION"), get_args(Compression)) or "none",
+        headers=headers,
+        timeout=_number(variable, seconds) if seconds else 10.0,
+        from_environment=True,
+    )
+
+
+def _sampler(env: Mapping[str, str]) -> float:
+    """What OpenTelemetry's sampler variables say. Ours is always by the parent, whose decision its children share."""
+    name = env.get("OTEL_TRACES_SAMPLER", "").strip().removeprefix("parentbased_")
+    if name == "traceidratio":
+        return _number("OTEL_TRACES_SAMPLER_ARG", env.get("OTEL_TRACES_SAMPLER_ARG") or "1")
+    _one_of("OTEL_TRACES_SAMPLER", name, ("always_on", "always_off", "traceidratio"))
+    return 0.0 if name == "always_off" else 1.0
+
+
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    """The value, where it is allowed, or empty."""
+    if value and value not in allowed:
+        raise InvalidSetting(f"{name} is {value!r}: choose one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InvalidSetting(f"{name} is {text!r}: give a number") from error
 
 
 def _content(content: str | None, env: Mapping[str, str]) -> Content:

@@ -71,12 +71,18 @@ class CountingIds(Ids):
 class MemorySink:
     """Keeps every batch. `spans()` and `events()` flush first, so that what was recorded is there."""
 
+    durable = True
+    """As far as a test can tell."""
+
     def __init__(self) -> None:
         self.batches: list[Batch] = []
 
     def accept(self, batch: Batch) -> None:
         """See `Sink.accept`."""
         self.batches.append(batch)
+
+    def sync(self) -> None:
+        """See `Sink.sync`."""
 
     def close(self, timeout: float) -> None:
         """See `Sink.close`."""

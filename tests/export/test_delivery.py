@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 import loopkit
 from loopkit.cli.demo.machinery import Receiver
-from loopkit.export.spool import Spool
+from loopkit.errors import InvalidSetting
 from loopkit.wire.decode import decode_request
 
 
 class Collector:
-    """A receiver on loopback that answers as it is told."""
+    """A receiver on loopback that answers as it is told: a status, headers, a body, or raw bytes for all of it."""
 
     def __init__(self) -> None:
-        self.answers: Callable[[int], tuple[int, dict[str, str]]] = lambda number: (200, {})
+        self.answers: Callable[[int], Any] = lambda number: (200, {})
         self.bodies: list[bytes] = []
+        self.accepted: list[bytes] = []
+        """The bodies that were answered with 200."""
         self.headers: list[dict[str, str]] = []
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                collector.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+                body = self.rfile.read(int(self.headers["content-length"]))
+                body = gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body
+                collector.bodies.append(body)
                 collector.headers.append({k.lower(): v for k, v in self.headers.items()})
-                status, headers = collector.answers(len(collector.bodies))
+                answer = collector.answers(len(collector.bodies))
+                if isinstance(answer, bytes):
+                    self.wfile.write(answer)
+                    self.close_connection = True
+                    return
+                status, headers, *rest = answer
+                if status == 200:
+                    collector.accepted.append(body)
+                said = rest[0] if rest else b""
                 self.send_response(status)
-                for name, value in {"content-length": "0", **headers}.items():
+                for name, value in {"content-length": str(len(said)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
+                self.wfile.write(said)
 
             def log_message(self, *_: object) -> None: ...
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}/v1/traces"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -70,8 +90,12 @@ def record(name: str) -> None:
         pass
 
 
-def waiting(home: Path) -> list[Path]:
-    return list((home / "spool").glob("*/*.otlp"))
+def waiting() -> list[bytes]:
+    return [batch.data for spool in loopkit.spools().values() for batch in spool.waiting()]
+
+
+def letters() -> list[str]:
+    return [reason for spool in loopkit.spools().values() for _, reason in spool.letters()]
 
 
 def test_spans_arrive_with_headers_and_without_content(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,71 +117,194 @@ def test_content_goes_along_when_it_is_asked_for(collector: Collector, monkeypat
     assert b"of the user" in collector.bodies[0]
 
 
-def test_what_a_receiver_cant_take_now_is_sent_again_byte_for_byte(
-    collector: Collector, clean_environment: Path
-) -> None:
-    collector.answers = lambda number: (503, {"retry-after": "0.1"}) if number < 3 else (200, {})
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (503, {"retry-after": "0.1"}),
+        (429, {"retry-after": "0.1"}),
+        (502, {"retry-after": "soon"}),
+        b"",
+        b"this is no HTTP\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nclosed in the mid",
+    ],
+    ids=["503", "429", "502 with a date", "closes at once", "garbage", "closes mid-body"],
+)
+def test_what_a_receiver_cant_take_now_is_sent_again_byte_for_byte(answer: Any, collector: Collector) -> None:
+    collector.answers = lambda number: answer if number < 3 else (200, {})
     loopkit.init("svc", export=[collector.endpoint])
     record("one")
-    until(lambda: len(collector.bodies) == 3 and not waiting(clean_environment))
+    until(lambda: len(collector.bodies) == 3 and not waiting())
     assert collector.bodies[0] == collector.bodies[1] == collector.bodies[2]
 
 
-def test_what_a_receiver_refuses_is_put_aside_with_the_reason(collector: Collector, clean_environment: Path) -> None:
-    collector.answers = lambda number: (400 if number == 1 else 200, {})
+def test_a_receiver_that_hangs_is_tried_again(collector: Collector) -> None:
+    def answer(number: int) -> Any:
+        if number == 1:
+            time.sleep(3)
+        return 200, {}
+
+    collector.answers = answer
+    loopkit.init("svc", export=[loopkit.Destination(endpoint=collector.endpoint, timeout=0.3)])
+    record("one")
+    until(lambda: collector.names() == ["one", "one"] and not waiting())
+
+
+@pytest.mark.parametrize("status", [400, 401, 413, 500])
+def test_what_a_receiver_refuses_is_put_aside_and_can_be_sent_again(status: int, collector: Collector) -> None:
+    collector.answers = lambda number: (status, {}, b"not like this") if number == 1 else (200, {})
     loopkit.init("svc", export=[collector.endpoint])
     record("poison")
-    until(lambda: list((clean_environment / "spool").glob("*/dead/*.otlp")))
+    until(letters)
+    assert letters() == [f"HTTP {status}: not like this"]
     record("after it")
-    until(lambda: "after it" in collector.names() and not waiting(clean_environment))
-    (reason,) = (clean_environment / "spool").glob("*/dead/*.reason")
-    assert reason.read_text().startswith("HTTP 400")
+    until(lambda: "after it" in collector.names() and not waiting())
+    assert collector.names() == ["poison", "after it"]
+    (spool,) = loopkit.spools().values()
+    assert spool.replay() == 1
+    record("wakes it")
+    until(lambda: collector.names().count("poison") == 2)
+
+
+def test_a_partial_success_is_not_sent_again_and_is_told(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = ExportTraceServiceResponse()
+    said.partial_success.rejected_spans = 1
+    said.partial_success.error_message = "too old"
+    protobuf = {"content-type": "application/x-protobuf"}
+    collector.answers = lambda number: (200, protobuf, said.SerializeToString())
+    loopkit.init("svc", export=[collector.endpoint])
+    record("one")
+    until(lambda: collector.bodies and not waiting())
+    until(lambda: "1 spans rejected: too old" in caplog.text)
+    assert (len(collector.bodies), letters()) == (1, [])
+
+
+def test_an_acknowledgement_that_cant_be_read_is_one_all_the_same(collector: Collector) -> None:
+    collector.answers = lambda number: (200, {"content-type": "application/x-protobuf"}, b"\xff\xff\xff")
+    loopkit.init("svc", export=[collector.endpoint])
+    record("one")
+    until(lambda: collector.bodies and not waiting())
+    assert len(collector.bodies) == 1
+
+
+def test_batches_can_be_zipped(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", collector.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+    loopkit.init("svc")
+    record("one")
+    until(lambda: collector.names() == ["one"])
+    assert collector.headers[0]["content-encoding"] == "gzip"
+
+
+def test_a_grpc_receiver_gets_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[tuple[bytes, dict[str, str]]] = []
+
+    def export(request: bytes, context: Any) -> bytes:
+        got.append((request, {item.key: item.value for item in context.invocation_metadata()}))
+        if len(got) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
+        if len(got) == 3:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not like this")
+        return b""
+
+    handler = grpc.method_handlers_generic_handler(
+        "opentelemetry.proto.collector.trace.v1.TraceService",
+        {"Export": grpc.unary_unary_rpc_method_handler(export)},
+    )
+    server = grpc.server(ThreadPoolExecutor(2), handlers=(handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "X-Team=a")
+        loopkit.init("svc")
+        record("one")
+        until(lambda: len(got) == 2 and not waiting())
+        record("two")
+        until(letters)
+    finally:
+        loopkit.shutdown()
+        server.stop(None).wait()
+    assert got[0][0] == got[1][0]
+    assert [span.name for span, _ in decode_request(got[1][0])] == ["one"]
+    assert got[0][1]["x-team"] == "a"
+    assert letters() == ["INVALID_ARGUMENT: not like this"]
+
+
+def test_several_destinations_have_each_a_spool_and_a_policy(collector: Collector) -> None:
+    closed = loopkit.Destination(endpoint="http://127.0.0.1:9/v1/traces", content=True)
+    loopkit.init("svc", export=[collector.endpoint, closed])
+    record("one")
+    loopkit.flush()
+    until(lambda: collector.names() == ["one"])
+    assert b"of the user" not in collector.bodies[0]
+    until(lambda: len(waiting()) == 1)
+    assert b"of the user" in waiting()[0]
 
 
 def test_what_one_process_left_the_next_one_delivers(collector: Collector, clean_environment: Path) -> None:
-    loopkit.init("svc", export=["http://127.0.0.1:9/v1/traces"])
-    record("left behind")
-    assert loopkit.flush() is True
-    loopkit.shutdown()
-    (batch,) = waiting(clean_environment)
-    loopkit.init("svc", export=[collector.endpoint], store=None)
-    loopkit.shutdown()
-    spool = next(path for path in (clean_environment / "spool").iterdir() if path != batch.parent)
-    batch.rename(spool / batch.name)
+    left = f"""if True:
+        import os, signal, loopkit
+        loopkit.init("svc", export=[{collector.endpoint!r}])
+        with loopkit.span("left behind"): pass
+        loopkit.flush()
+        print(flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    collector.answers = lambda number: (503, {"retry-after": "60"})
+    subprocess.run([sys.executable, "-c", left], check=False, stdout=subprocess.PIPE)
+    assert len(waiting()) == 1
+    collector.answers = lambda number: (200, {})
+    collector.bodies.clear()
     loopkit.init("svc", export=[collector.endpoint])
-    until(lambda: collector.names() == ["left behind"])
+    until(lambda: collector.names() == ["left behind"] and not waiting())
+    loopkit.shutdown()
+    assert not list((clean_environment / "spool").glob("*/*.seg"))
 
 
-def test_flush_keeps_its_promise_when_the_collector_hangs(clean_environment: Path) -> None:
+def test_flush_keeps_its_promise_when_the_collector_is_dead() -> None:
     loopkit.init("svc", export=["http://127.0.0.1:9/v1/traces"])
     record("one")
     started = time.monotonic()
     assert loopkit.flush(2.0) is True
     assert time.monotonic() - started < 10.0
-    assert len(waiting(clean_environment)) == 1
+    assert len(waiting()) == 1
 
 
-def test_the_spool_is_bounded_and_drops_the_oldest(tmp_path: Path) -> None:
-    ticks = iter(range(1000))
-    spool = Spool(tmp_path / "spool", limit=250, clock=lambda: next(ticks))
-    for number in range(5):
-        spool.append(bytes([number]) * 100)
-    assert [batch.read_bytes()[0] for batch in spool.waiting()] == [3, 4]
-    assert spool.dropped == 3
+def test_where_nothing_can_be_written_spans_are_delivered_from_memory(
+    collector: Collector, clean_environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere: the answer is what is faked
+    loopkit.init("svc", store=None, export=[collector.endpoint])
+    record("one")
+    assert loopkit.flush() is False
+    until(lambda: collector.names() == ["one"])
+    assert not list((clean_environment / "spool").glob("*/*.seg"))
 
 
-def test_only_one_holds_a_spool_at_a_time(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool", limit=1000, clock=lambda: 0)
-    code = (
-        "import sys, pathlib; from loopkit.export.spool import Spool\n"
-        "with Spool(pathlib.Path(sys.argv[1]), 1000, lambda: 0).held() as ours: print(ours)"
-    )
-    with spool.held() as ours:
-        assert ours is True
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "spool")], capture_output=True, text=True, check=True
-        )
-        assert done.stdout.strip() == "False"
+def test_a_spool_that_is_a_file_is_said_at_init(clean_environment: Path) -> None:
+    clean_environment.mkdir()
+    (clean_environment / "spool").write_text("")
+    with pytest.raises(InvalidSetting, match="is a file: move it away, or point LOOPKIT_HOME elsewhere"):
+        loopkit.init("svc", export=["http://127.0.0.1:9/v1/traces"])
+
+
+def test_two_processes_drain_one_spool_without_sending_twice(collector: Collector) -> None:
+    code = f"""if True:
+        import loopkit, sys
+        loopkit.init("svc", export=[{collector.endpoint!r}], store=None)
+        for number in range(40):
+            with loopkit.span(sys.argv[1] + str(number)): pass
+            loopkit.flush()
+        loopkit.shutdown(20)
+    """
+    running = [subprocess.Popen([sys.executable, "-c", code, name]) for name in ("a", "b", "c")]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    loopkit.init("svc", export=[collector.endpoint])
+    until(lambda: not waiting())
+    assert sorted(collector.names()) == sorted(f"{name}{number}" for name in "abc" for number in range(40))
 
 
 def test_a_receiver_by_others_reads_our_spans(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_kill_9_loses_nothing_that_flush_acknowledged(seed: int, tmp_path: Path)
     targets = [event.target for event in store.feedback()]
     assert set(acknowledged) <= set(targets)
     assert len(targets) == len(set(targets))
-    spooled = b"".join(file.read_bytes() for file in (tmp_path / "spool").glob("*/*.otlp"))
+    spooled = b"".join(batch.data for spool in loopkit.spools(tmp_path).values() for batch in spool.waiting())
     for id in acknowledged:
         assert bytes.fromhex(id[33:]) in spooled
 
@@ -106,7 +106,7 @@ def test_a_dead_collector_does_not_hold_up_the_exit(tmp_path: Path) -> None:
     process = start(code, tmp_path)
     assert process.wait(60) == 0
     assert time.monotonic() - started < 5 * 2.0 + 5  # the promise is 2 s; starting the interpreter comes on top
-    assert list((tmp_path / "spool").glob("*/*.otlp"))
+    assert [batch for spool in loopkit.spools(tmp_path).values() for batch in spool.waiting()]
 
 
 FULL_DISK = """

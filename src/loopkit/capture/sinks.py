@@ -20,8 +20,16 @@ class Batch:
 class Sink(Protocol):
     """Takes batches on the worker's thread. Provisional until a third implementation stands behind it."""
 
+    @property
+    def durable(self) -> bool:
+        """Whether what was accepted outlives the process."""
+        ...
+
     def accept(self, batch: Batch) -> None:
         """Keep the batch. On return it is on disk; raise `OSError` or `StoreUnusable` where it isn't."""
+
+    def sync(self) -> None:
+        """Have what was accepted survive a power failure too, as far as the disk's own cache."""
 
     def close(self, timeout: float) -> None:
         """Give back threads, files and connections within `timeout` seconds."""

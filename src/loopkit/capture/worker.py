@@ -21,6 +21,8 @@ from loopkit.types import Feedback
 from loopkit.wire.encode import EncodedSpan, encode_span
 
 _BATCH = 512
+_HEAVY = 4096
+"""Characters of content from which on an item is weighed."""
 _HELD_LIMIT = 64
 """Batches kept in memory for a sink that can't take them (a full disk); beyond it the oldest goes."""
 
@@ -35,13 +37,14 @@ class Worker:
         self.written = 0
         self._awake = False
         self._closed = False
+        self._fault: Exception | None = None
         self._start_empty()
 
     def put(self, item: LiveSpan | Feedback) -> None:
         """Queue an item; where the queue is full the item is dropped and counted."""
-        if len(self._queue) >= self._settings.queue_limit:
+        if len(self._queue) >= self._settings.queue_limit or not self._has_room(item):
             self.dropped += 1
-            _host.warn_once("queue", "the queue is full, spans are dropped (counted in Worker.dropped)")
+            _host.warn_now_and_then("queue", f"the queue is full: {self.dropped} spans were dropped so far")
             return
         self._queue.append(item)
         if not self._awake:
@@ -55,7 +58,10 @@ class Worker:
         self._wake()
 
     def flush(self, timeout: float) -> bool:
-        """True when everything put before is on disk in every sink; False at the timeout, or in memory only."""
+        """True when everything put before is on disk in every sink; False at the timeout, or in memory only.
+
+        Under `strict` it raises what went wrong on the worker's thread since the last time.
+        """
         if self._closed:
             return False
         done = threading.Event()
@@ -64,21 +70,26 @@ class Worker:
         self._awake = True
         self._wake()
         finished = done.wait(max(timeout, 0.0))
-        return finished and bool(self._sinks) and not any(self._held.values())
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
+        durable = bool(self._sinks) and all(sink.durable for sink in self._sinks)
+        return finished and durable and not any(self._held.values())
 
     def close(self, timeout: float) -> bool:
         """Flush, then close the sinks within what is left of `timeout`."""
         deadline = time.monotonic() + timeout
-        flushed = self.flush(timeout)
-        self._closed = True
-        self._hurry.set()
-        self._signal.set()
-        if self._thread is not None:
-            self._thread.join(max(deadline - time.monotonic(), 0.1))
-        for sink in self._sinks:
-            with _host.Shielded("closing a sink"):
-                sink.close(max(deadline - time.monotonic(), 0.0))
-        return flushed
+        try:
+            return self.flush(timeout)
+        finally:
+            self._closed = True
+            self._hurry.set()
+            self._signal.set()
+            if self._thread is not None:
+                self._thread.join(max(deadline - time.monotonic(), 0.1))
+            for sink in self._sinks:
+                with _host.Shielded("closing a sink"):
+                    sink.close(max(deadline - time.monotonic(), 0.0))
 
     @property
     def depth(self) -> int:
@@ -98,6 +109,9 @@ class Worker:
         self._signal = threading.Event()
         self._hurry = threading.Event()
         self._starting = threading.Lock()
+        self._weighing = threading.Lock()
+        self._heavy_bytes = 0
+        self._fault = None
         self._thread: threading.Thread | None = None
 
     def _wake(self) -> None:
@@ -135,16 +149,17 @@ class Worker:
                 waiting = item
                 break
             if isinstance(item, (LiveSpan, Feedback)):
+                self._weigh(-_weight(item))
                 items.append(item)
             else:
-                with _host.Shielded("a job"):
-                    item()
-        with _host.Shielded("the worker"):
-            if items:
-                self._hand_on(self._encode(items))
-            elif waiting is not None and any(self._held.values()):
-                self._hand_on(Batch())  # try again what a sink could not take before
+                self._shielded("a job", item)
+        if items:
+            self._shielded("the worker", lambda: self._hand_on(self._encode(items)))
+        elif waiting is not None and any(self._held.values()):
+            self._shielded("the worker", lambda: self._hand_on(Batch()))  # what a sink could not take before
         if waiting is not None:
+            for sink in self._sinks:
+                self._shielded("syncing a sink", sink.sync)
             waiting.set()
 
     def _encode(self, items: list[LiveSpan | Feedback]) -> Batch:
@@ -154,8 +169,10 @@ class Worker:
             if isinstance(item, Feedback):
                 feedback.append(redacted_feedback(item, self._settings))
                 continue
-            with _host.Shielded("encoding a span"):
+            try:
                 spans.append(encode_span(to_span(item, self._settings)))
+            except Exception as error:  # noqa: BLE001  # this span's fault: the others go on
+                self._note("encoding a span", error)
         return Batch(tuple(spans), tuple(feedback))
 
     def _hand_on(self, batch: Batch) -> None:
@@ -174,19 +191,54 @@ class Worker:
                     first, second = _halves(held.popleft())
                     if second is None:
                         self.dropped += len(first.spans) + len(first.feedback)
-                        _host.report("a sink", error)
+                        self._note("a sink", error)
                     else:  # down to the one item that can't be written
                         held.extendleft((second, first))
                     continue
                 held.popleft()
 
+    def _shielded(self, place: str, job: Callable[[], object]) -> None:
+        """Our faults end here: this thread goes on, whatever happens."""
+        try:
+            job()
+        except Exception as error:  # noqa: BLE001  # ours, or a sink's
+            self._note(place, error)
+
+    def _note(self, place: str, error: Exception) -> None:
+        if not _host.report(place, error):
+            self._fault = error
+
+    def _has_room(self, item: LiveSpan | Feedback) -> bool:
+        """Whether the queue can take this item's content; only heavy ones are weighed, the count bounds the rest."""
+        weight = _weight(item)
+        return weight == 0 or self._weigh(weight)
+
+    def _weigh(self, weight: int) -> bool:
+        if weight == 0:
+            return True
+        with self._weighing:
+            if weight > 0 and self._heavy_bytes + weight > self._settings.queue_bytes:
+                return False
+            self._heavy_bytes += weight
+        return True
+
     def _hold(self, held: deque[Batch], error: Exception) -> None:
         if not (held[-1].spans or held[-1].feedback):
             held.pop()
-        _host.warn_once("sink", f"data can't be written and is kept in memory for now: {error}")
+        _host.warn_now_and_then("sink", f"data can't be written and is kept in memory for now: {error}")
         while len(held) > _HELD_LIMIT:
             lost = held.popleft()
             self.dropped += len(lost.spans) + len(lost.feedback)
+
+
+def _weight(item: LiveSpan | Feedback) -> int:
+    """The length of what it carries, where that is heavy; else 0."""
+    if isinstance(item, Feedback):
+        return 0
+    length = len(item.input or "") + len(item.output or "")
+    if item.exchange is not None:
+        length += len(item.exchange.request) + len(item.exchange.response or "")
+    return length if length > _HEAVY else 0
 
 
 def _halves(batch: Batch) -> tuple[Batch, Batch | None]:

@@ -22,6 +22,8 @@ from loopkit.deploy.trail import lineage as trace_lineage
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.evals.experiment import evaluate as run_evaluation
 from loopkit.evals.scoring import exact
+from loopkit.export.place import spools as known_spools
+from loopkit.export.spool import DiskSpool
 from loopkit.observe import look
 from loopkit.observe.page import report as render_report
 from loopkit.signals import say
@@ -44,11 +46,14 @@ app.add_typer(feedback_app, name="feedback")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(store_app, name="store")
+spool_app = typer.Typer(help="Where else it goes: what waits to be delivered.", no_args_is_help=True)
+app.add_typer(spool_app, name="spool")
 
 out = Console()
 
 Task = Annotated[str, typer.Argument(help="The task's name, as in @loopkit.trace(task=...).")]
 App = Annotated[str | None, typer.Option("--app", help="The application's module; default: app in loopkit.toml.")]
+Endpoint = Annotated[str | None, typer.Argument(help="One destination's URL; default: all.")]
 
 
 def _say_version(asked: bool) -> None:
@@ -310,6 +315,27 @@ def store_stats() -> None:
     out.print(screen.stats(store))
 
 
+@spool_app.command("list")
+def spool_list() -> None:
+    """What waits on disk to be delivered, and what was refused."""
+    out.print(screen.spools(known_spools()))
+
+
+@spool_app.command("replay")
+def spool_replay(endpoint: Endpoint = None) -> None:
+    """Let what was refused wait again, after you mended why; the next process that exports there delivers it."""
+    for name, spool in _chosen(endpoint).items():
+        out.print(f"{name}: {spool.replay()} batches wait again")
+        spool.close()
+
+
+@spool_app.command("drop")
+def spool_drop(endpoint: Endpoint = None) -> None:
+    """Remove what waits and what was refused; what a living process is writing stays."""
+    for name, spool in _chosen(endpoint).items():
+        out.print(f"{name}: {spool.clear()} batches removed")
+
+
 class _recording:  # noqa: N801  # reads as a statement: with _recording():
     """Recording on, for what a command says; flushed and given back at the end."""
 
@@ -318,6 +344,13 @@ class _recording:  # noqa: N801  # reads as a statement: with _recording():
 
     def __exit__(self, *_: object) -> None:
         _assemble.shutdown()
+
+
+def _chosen(endpoint: str | None) -> dict[str, DiskSpool]:
+    known = known_spools()
+    if endpoint is not None and endpoint not in known:
+        raise NotFound(f"nothing was spooled for {endpoint!r}; known: {', '.join(known) or 'none'}")
+    return known if endpoint is None else {endpoint: known[endpoint]}
 
 
 def _current(registry: Registry, task: str, given: Application) -> Variant:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution, packages_dist
 from loopkit._version import __version__
 from loopkit.config import home_directory, settings
 from loopkit.errors import LoopkitError
-from loopkit.export.otlp import spool_directory
+from loopkit.export.place import spools
 from loopkit.signals.fold import fold
 from loopkit.store.sqlite import FILE, Store
 
@@ -49,12 +49,18 @@ def _settings() -> list[Finding]:
     except LoopkitError as error:
         return [Finding("settings", False, str(error))]
     found = [Finding("settings", not made.disabled, "recording is disabled" if made.disabled else "recording is on")]
-    for destination in made.destinations:
-        spool = spool_directory(made.home, destination)
-        waiting, dead = len(list(spool.glob("*.otlp"))), len(list(spool.glob("dead/*.otlp")))
-        text = f"{destination.endpoint}: {waiting} batches wait, {dead} were refused"
-        found.append(Finding("export", not dead, text + (f" (reasons in {spool / 'dead'})" if dead else "")))
-    if not made.destinations:
+    known = spools(made.home)
+    for endpoint in dict.fromkeys((*known, *(destination.endpoint for destination in made.destinations))):
+        if endpoint not in known:
+            found.append(Finding("export", True, f"{endpoint}: nothing was spooled yet"))
+            continue
+        spool = known[endpoint]
+        letters = spool.letters()
+        text = f"{endpoint}: {sum(1 for _ in spool.waiting())} batches wait, {len(letters)} were refused"
+        if letters:
+            text += f", the last one with {letters[-1][1]!r}: mend that, then  loopkit spool replay"
+        found.append(Finding("export", not letters, text))
+    if not known and not made.destinations:
         found.append(Finding("export", True, "no OTLP destination: set OTEL_EXPORTER_OTLP_ENDPOINT to have one"))
     return found
 

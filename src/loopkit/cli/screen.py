@@ -19,6 +19,7 @@ from loopkit.datasets.dataset import Dataset
 from loopkit.deploy.rollout import RolloutDecision
 from loopkit.deploy.trail import Trail
 from loopkit.evals.experiment import Experiment
+from loopkit.export.spool import DiskSpool
 from loopkit.observe.look import Failure, Figures
 from loopkit.signals.fold import fold
 from loopkit.store.sqlite import Store
@@ -162,6 +163,16 @@ def stats(store: Store) -> Table:
     for name, count in store.stats().items():
         made.add_row(name, f"{count:,}")
     made.add_row("path", str(store.path))
+    return made
+
+
+def spools(known: Mapping[str, DiskSpool]) -> Table:
+    """See `loopkit.spools`."""
+    made = table("endpoint", ">waiting", ">bytes", ">refused", "why, the last time")
+    for endpoint, spool in known.items():
+        waiting, letters = [len(batch.data) for batch in spool.waiting()], spool.letters()
+        why = short(letters[-1][1], 60) if letters else ""
+        made.add_row(escape(endpoint), str(len(waiting)), f"{sum(waiting):,}", str(len(letters)), escape(why))
     return made
 
 

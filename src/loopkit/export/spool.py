@@ -1,105 +1,444 @@
-"""Store and forward: a directory in which each file is one encoded batch that waits to be delivered.
+"""Store and forward: one destination's waiting batches on disk, in checksummed segments.
 
-A batch is written under a temporary name and renamed, so a file is whole or not there, at whichever byte the
-process was killed. Names sort by time. What a dead process left is delivered by the next one.
+A segment is a file that one process appends to: a header, then for every batch its length, its CRC-32 and its bytes.
+Beside it lies a file of eight bytes: how far the segment has been struck off. Appending is one write, so a process
+that is killed leaves at most one torn batch, at the very end, which nobody was told is kept. A writer holds a lock on
+its segment while it lives, and whoever delivers holds the spool's; both go with their process, however it dies, and
+the next one goes on where it was.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Callable, Generator
+import struct
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Protocol
+
+from loopkit import _host
+from loopkit.config import Drop
 
 try:
     import fcntl
 except ImportError:  # pragma: no cover  # Windows: one process a spool
     fcntl = None  # type: ignore[assignment]
 
-_SUFFIX = ".otlp"
-_counter = itertools.count()
+_MAGIC: Final = b"LKSPOOL"
+_VERSION: Final = 1
+_HEADER: Final = _MAGIC + bytes((_VERSION,))
+_RECORD: Final = struct.Struct("<II")
+_OFFSET: Final = struct.Struct("<Q")
+_SEGMENT: Final = ".seg"
+_DONE: Final = ".done"
+_BATCH: Final = ".otlp"
+_REASON: Final = ".reason"
+_LARGEST_SEGMENT: Final = 4 << 20
+_SEGMENTS: Final = 8
+"""A spool has room for at least so many segments, so that dropping the oldest costs no more than this part of it."""
 
 
-class Spool:
-    """One destination's waiting batches, oldest first, and its dead letters."""
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A batch that waits, and where it ends in its segment."""
 
-    def __init__(self, directory: Path, limit: int, clock: Callable[[], int]) -> None:
+    data: bytes
+    segment: Path
+    end: int
+
+
+class Spool(Protocol):
+    """Where batches wait until they are acknowledged: on disk, or in memory where there is no disk to write."""
+
+    durable: bool
+    """Whether what it holds outlives the process."""
+    dropped: int
+    """Batches that went for the bound, or were damaged."""
+
+    def append(self, data: bytes) -> None:
+        """Keep a batch. Raises `OSError`, and then nothing of it is kept."""
+        ...
+
+    def sync(self) -> None:
+        """Have it survive a power failure too, as far as the disk's own cache."""
+        ...
+
+    def held(self) -> Generator[bool]:
+        """As a context: True for the one who may deliver now."""
+        ...
+
+    def waiting(self) -> Iterator[Waiting]:
+        """The batches, oldest first; those of one segment in order."""
+        ...
+
+    def strike_off(self, batch: Waiting) -> None:
+        """The batch was acknowledged, and so were those before it in its segment."""
+        ...
+
+    def bury(self, batch: Waiting, reason: str) -> None:
+        """The receiver will never take this batch: put it aside with the reason."""
+        ...
+
+    def close(self) -> None:
+        """Give back files and locks; what waits, waits for the next process."""
+        ...
+
+    def after_fork(self) -> None:
+        """In a child: what is open belongs to the parent."""
+        ...
+
+
+class DiskSpool:
+    """A directory of segments, and of dead letters. One thread appends, one delivers."""
+
+    durable = True
+
+    def __init__(
+        self,
+        directory: Path,
+        limit: int,
+        clock: Callable[[], int],
+        *,
+        drop: Drop = "oldest",
+        chance: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`limit` is in bytes; `drop` says what goes where it would be passed, `chance` draws for "sampled".
+
+        Raises `OSError` where the directory can't be made or written.
+        """
         self.directory = directory
         self.dead = directory / "dead"
         self.dropped = 0
         self._limit = limit
+        self._segment_size = max(min(_LARGEST_SEGMENT, limit // _SEGMENTS), 1)
         self._clock = clock
+        self._drop = drop
+        self._chance = chance
+        self._writer: _Writer | None = None
+        self._lock: int | None = None
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(13, os.strerror(13), str(directory))
 
     def append(self, data: bytes) -> None:
-        """Keep a batch. Where it would pass the bound, the oldest go and are counted."""
-        name = f"{self._clock():020d}-{os.getpid()}-{next(_counter):08d}"
-        temporary = self.directory / f".{name}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            os.replace(temporary, self.directory / f"{name}{_SUFFIX}")
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        self._keep_to_limit()
+        """See `Spool.append`. Where the bound would be passed, batches go by the policy, and are counted."""
+        if self._writer is None or self._writer.size + len(data) > self._segment_size:
+            self._close_writer()
+            if not self._make_room(max(self._segment_size, len(data) + len(_HEADER) + _RECORD.size)):
+                self.dropped += 1
+                return
+            name = f"{self._clock():020d}-{os.getpid()}-{os.urandom(3).hex()}"
+            self._writer = _Writer(self.directory, name)
+        self._writer.append(data)
 
-    def waiting(self) -> list[Path]:
-        """The batches, oldest first."""
-        return sorted(self.directory.glob(f"*{_SUFFIX}"))
-
-    def strike_off(self, batch: Path) -> None:
-        """The batch was acknowledged."""
-        batch.unlink(missing_ok=True)
-
-    def bury(self, batch: Path, reason: str) -> None:
-        """The receiver will never take this batch: put it aside with the reason."""
-        self.dead.mkdir(mode=0o700, exist_ok=True)
-        (self.dead / f"{batch.stem}.reason").write_text(reason + "\n")
-        try:
-            os.replace(batch, self.dead / batch.name)
-        except FileNotFoundError:  # dropped for the bound meanwhile
-            return
-        _drop_oldest(sorted(self.dead.glob(f"*{_SUFFIX}")), self._limit)
+    def sync(self) -> None:
+        """See `Spool.sync`."""
+        if self._writer is not None:
+            self._writer.sync()
 
     @contextmanager
     def held(self) -> Generator[bool]:
-        """True for the one process that may deliver now. The lock goes with the process, however it dies."""
+        """See `Spool.held`. The lock goes with the process."""
         if fcntl is None:
             yield True
             return
-        descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-            else:
-                yield True
+            yield _try_lock(self._lock, fcntl.LOCK_EX)
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+            self._lock = None
+
+    def waiting(self) -> Iterator[Waiting]:
+        """See `Spool.waiting`."""
+        for segment in self.segments():
+            yield from _read(segment)[0]
+
+    def segments(self) -> list[Path]:
+        """The segments, oldest first."""
+        return sorted(self.directory.glob(f"*{_SEGMENT}"))
+
+    def letters(self) -> list[tuple[Path, str]]:
+        """The dead letters, oldest first, with the reason of each."""
+        return [(letter, _text(letter.with_suffix(_REASON))) for letter in sorted(self.dead.glob(f"*{_BATCH}"))]
+
+    def strike_off(self, batch: Waiting) -> None:
+        """See `Spool.strike_off`."""
+        if not batch.segment.exists():  # it went for the bound meanwhile
+            return
+        descriptor = os.open(batch.segment.with_suffix(_DONE), os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, _OFFSET.pack(batch.end))
         finally:
             os.close(descriptor)
 
-    def _keep_to_limit(self) -> None:
-        self.dropped += _drop_oldest(self.waiting(), self._limit)
+    def bury(self, batch: Waiting, reason: str) -> None:
+        """See `Spool.bury`. The oldest letters go where they pass the bound."""
+        self._put_aside(f"{batch.segment.stem}-{batch.end:012d}", batch.data, reason)
+        self.strike_off(batch)
+
+    def replay(self) -> int:
+        """Let the dead letters wait again; how many."""
+        letters = self.letters()
+        for letter, _ in letters:
+            self.append(letter.read_bytes())
+            _unlink(letter, letter.with_suffix(_REASON))
+        return len(letters)
+
+    def clear(self) -> int:
+        """Remove everything that no living process is writing; how many batches went."""
+        gone = 0
+        for segment in filter(_is_abandoned, self.segments()):
+            gone += len(_read(segment)[0])
+            _unlink(segment, segment.with_suffix(_DONE))
+        for letter, _ in self.letters():
+            gone += 1
+            _unlink(letter, letter.with_suffix(_REASON))
+        return gone
+
+    def sweep(self) -> None:
+        """Clear away what has been delivered whole and nobody writes any more. For who holds the spool."""
+        for segment in self.segments():
+            if not _is_abandoned(segment):
+                continue
+            batches, damaged = _read(segment)
+            if damaged and not batches:
+                self.dropped += 1
+                reason = "the segment is damaged here: its checksum doesn't fit"
+                _host.warn_once("damaged spool", f"a part of {segment} is damaged and was put aside in {self.dead}")
+                self._put_aside(segment.stem, damaged, reason, suffix=".damaged")
+            if not batches and _is_ours(segment):
+                _unlink(segment, segment.with_suffix(_DONE))
+
+    def close(self) -> None:
+        """See `Spool.close`."""
+        self._close_writer()
+        with self.held() as ours:
+            if ours:
+                self.sweep()
+
+    def after_fork(self) -> None:
+        """See `Spool.after_fork`. Locks are the open files': a child that kept them open would hold them for ever."""
+        self._close_writer()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _make_room(self, needed: int) -> bool:
+        """Whether a new segment of this size may be made; the oldest go first, if the policy says so."""
+        if needed > self._limit:
+            return False
+        segments = self.segments()
+        sizes = {segment: _size(segment) for segment in segments}
+        while sum(sizes.values()) + needed > self._limit:
+            if self._drop == "newest" or (self._drop == "sampled" and self._chance() < 0.5):
+                return False
+            oldest = segments.pop(0)
+            self.dropped += len(_read(oldest)[0])
+            _unlink(oldest, oldest.with_suffix(_DONE))
+            del sizes[oldest]
+        return True
+
+    def _put_aside(self, name: str, data: bytes, reason: str, *, suffix: str = _BATCH) -> None:
+        self.dead.mkdir(mode=0o700, exist_ok=True)
+        (self.dead / f"{name}{_REASON}").write_text(reason + "\n")
+        temporary = self.dead / f".{name}"
+        temporary.write_bytes(data)
+        os.replace(temporary, self.dead / f"{name}{suffix}")
+        letters = self.letters()
+        total = sum(_size(letter) for letter, _ in letters)
+        for letter, _ in letters[:-1]:
+            if total <= self._limit:
+                break
+            total -= _size(letter)
+            _unlink(letter, letter.with_suffix(_REASON))
+            self.dropped += 1
 
 
-def _drop_oldest(batches: list[Path], limit: int) -> int:
-    """Remove the oldest until the rest is within the limit; how many went."""
-    sizes = [_size(batch) for batch in batches]
-    total, dropped = sum(sizes), 0
-    for batch, size in zip(batches, sizes, strict=True):
-        if total <= limit:
-            break
-        batch.unlink(missing_ok=True)
-        total -= size
-        dropped += 1
-    return dropped
+class MemorySpool:
+    """The same in memory, for a place without a disk that can be written: bounded, and gone with the process."""
+
+    durable = False
+
+    def __init__(self, limit: int) -> None:
+        self.dropped = 0
+        self._limit = limit
+        self._batches: deque[Waiting] = deque()
+        self._bytes = 0
+        self._count = 0
+
+    def append(self, data: bytes) -> None:
+        """See `Spool.append`."""
+        self._count += 1
+        self._batches.append(Waiting(data, Path(), self._count))
+        self._bytes += len(data)
+        while self._bytes > self._limit:
+            self._bytes -= len(self._batches.popleft().data)
+            self.dropped += 1
+
+    def sync(self) -> None:
+        """See `Spool.sync`: nothing would help."""
+
+    @contextmanager
+    def held(self) -> Generator[bool]:
+        """See `Spool.held`."""
+        yield True
+
+    def waiting(self) -> Iterator[Waiting]:
+        """See `Spool.waiting`."""
+        yield from list(self._batches)
+
+    def strike_off(self, batch: Waiting) -> None:
+        """See `Spool.strike_off`."""
+        while self._batches and self._batches[0].end <= batch.end:
+            self._bytes -= len(self._batches.popleft().data)
+
+    def bury(self, batch: Waiting, reason: str) -> None:
+        """See `Spool.bury`: there is no place for dead letters."""
+        self.dropped += 1
+        self.strike_off(batch)
+
+    def sweep(self) -> None:
+        """Nothing is left behind."""
+
+    def close(self) -> None:
+        """See `Spool.close`."""
+
+    def after_fork(self) -> None:
+        """See `Spool.after_fork`: the parent delivers its own."""
+        self._batches.clear()
+        self._bytes = 0
 
 
-def _size(batch: Path) -> int:
+class _Writer:
+    """The segment that this process appends to, locked while it lives."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        # Locked before it has its name: a segment that isn't locked is a dead process's.
+        temporary = directory / f".{name}"
+        self._file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            os.write(self._file, _HEADER)
+            os.replace(temporary, directory / f"{name}{_SEGMENT}")
+        except BaseException:
+            os.close(self._file)
+            _unlink(temporary)
+            raise
+        self.size = len(_HEADER)
+
+    def append(self, data: bytes) -> None:
+        record = _RECORD.pack(len(data), zlib.crc32(data)) + data
+        try:
+            written = os.write(self._file, record)
+            if written < len(record):
+                raise OSError(28, os.strerror(28))
+        except OSError:
+            os.ftruncate(self._file, self.size)
+            raise
+        self.size += len(record)
+
+    def sync(self) -> None:
+        getattr(os, "fdatasync", os.fsync)(self._file)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def _read(segment: Path) -> tuple[list[Waiting], bytes]:
+    """The whole batches that wait in a segment; and what follows them, where it is damaged and not merely torn."""
+    found: list[Waiting] = []
     try:
-        return batch.stat().st_size
-    except FileNotFoundError:  # delivered meanwhile
+        with segment.open("rb") as file:
+            if not _is_ours(segment, file.read(len(_HEADER))):
+                return [], b""
+            end = max(_done(segment), len(_HEADER))
+            file.seek(end)
+            rest = memoryview(file.read())
+    except FileNotFoundError:  # delivered, or dropped for the bound, meanwhile
+        return [], b""
+    position = 0
+    while len(rest) - position >= _RECORD.size:
+        length, checksum = _RECORD.unpack_from(rest, position)
+        data = bytes(rest[position + _RECORD.size : position + _RECORD.size + length])
+        if len(data) < length:
+            break
+        if zlib.crc32(data) != checksum:
+            return found, bytes(rest[position:])
+        position += _RECORD.size + length
+        found.append(Waiting(data, segment, end + position))
+    return found, b""
+
+
+def _is_ours(segment: Path, header: bytes | None = None) -> bool:
+    """Whether this version can read the segment; one of a newer version is left alone."""
+    if header is None:
+        with segment.open("rb") as file:
+            header = file.read(len(_HEADER))
+    if header.startswith(_MAGIC) and header[len(_MAGIC) :] > _HEADER[len(_MAGIC) :]:
+        _host.warn_once(
+            "newer spool", f"{segment} was written by a newer loopkit and is left alone: upgrade loopkit to deliver it"
+        )
+        return False
+    return True
+
+
+def _done(segment: Path) -> int:
+    """How far a segment has been struck off, in bytes."""
+    try:
+        (offset,) = _OFFSET.unpack(segment.with_suffix(_DONE).read_bytes())
+    except (FileNotFoundError, struct.error):
         return 0
+    return int(offset)
+
+
+def _is_abandoned(segment: Path) -> bool:
+    """Whether no living process writes it."""
+    if fcntl is None:
+        return True
+    try:
+        descriptor = os.open(segment, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return _try_lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    assert fcntl is not None
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _unlink(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""

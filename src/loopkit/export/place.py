@@ -1,0 +1,56 @@
+"""Where spools lie: a directory for each destination, below the home directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import time
+from pathlib import Path
+from typing import Final
+
+from loopkit import _host
+from loopkit.config import Destination, home_directory
+from loopkit.errors import InvalidSetting
+from loopkit.export.spool import DiskSpool, MemorySpool
+
+_ENDPOINT: Final = "endpoint"
+"""A file that says whose spool it is."""
+_MEMORY_LIMIT: Final = 32 << 20
+
+
+def spools(home: str | os.PathLike[str] | None = None) -> dict[str, DiskSpool]:
+    """What waits on disk, by endpoint: of this home directory, whichever processes left it.
+
+    Look at `waiting()` and `letters()`, `replay()` the dead letters, or `clear()` everything.
+    """
+    root = (home_directory() if home is None else Path(home)) / "spool"
+    found: dict[str, DiskSpool] = {}
+    for file in sorted(root.glob(f"*/{_ENDPOINT}")):
+        endpoint = file.read_text().strip()
+        found[endpoint] = DiskSpool(file.parent, Destination(endpoint=endpoint).spool_bytes, time.time_ns)
+    return found
+
+
+def spool_of(home: Path, destination: Destination) -> DiskSpool | MemorySpool:
+    """A destination's: on disk, or in memory where that can't be written.
+
+    Raises `InvalidSetting` for a place that is a file.
+    """
+    directory = home / "spool" / hashlib.sha256(destination.endpoint.encode()).hexdigest()[:16]
+    draw = random.SystemRandom().random
+    try:
+        spool = DiskSpool(directory, destination.spool_bytes, time.time_ns, drop=destination.drop, chance=draw)
+        (directory / _ENDPOINT).write_text(destination.endpoint + "\n")
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InvalidSetting(
+            f"the spool's directory {directory} can't be made, since {error.filename} is a file: move it away, or "
+            "point LOOPKIT_HOME elsewhere"
+        ) from error
+    except OSError as error:
+        _host.warn_once(
+            f"spool {directory}",
+            f"spans can't be spooled on disk ({error}): they wait in memory, and go with the process",
+        )
+        return MemorySpool(min(destination.spool_bytes, _MEMORY_LIMIT))
+    return spool

@@ -1,0 +1,154 @@
+"""How a batch gets to its receiver: OTLP over HTTP or gRPC. Both send the spool's bytes as they are.
+
+https://opentelemetry.io/docs/specs/otlp/ (failures, throttling, partial success). httpx is imported here, on the thread
+that calls `init()`, and not later on ours: openai 3 looks into `sys.modules` for httpx while it is being imported, and
+fails when it finds it half-imported by another thread.
+"""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import httpx
+
+from loopkit.config import Destination
+
+_RETRYABLE = frozenset((429, 502, 503, 504))
+_RETRYABLE_CODES = frozenset(
+    ("CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS")
+)
+_METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
+
+class NotNow(Exception):  # a state, not an error
+    """The receiver can't take it now."""
+
+    def __init__(self, why: str, seconds: float | None = None) -> None:
+        super().__init__(why)
+        self.seconds = seconds
+        """How long it asked us to wait."""
+
+
+class Refused(Exception):
+    """The receiver will never take it."""
+
+
+class Transport(Protocol):
+    """Sends batches to one destination."""
+
+    def send(self, data: bytes) -> str:
+        """What the receiver rejected of an acknowledged batch, in words; empty where it took all of it.
+
+        Raises `NotNow` or `Refused`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back connections."""
+        ...
+
+
+class HttpTransport:
+    """OTLP/HTTP with protobuf."""
+
+    def __init__(self, destination: Destination, transport: httpx.BaseTransport | None = None) -> None:
+        self._url = destination.endpoint
+        self._zipped = destination.compression == "gzip"
+        self._headers = {
+            "content-type": "application/x-protobuf",
+            **({"content-encoding": "gzip"} if self._zipped else {}),
+            **destination.headers,
+        }
+        self._client = httpx.Client(transport=transport, timeout=destination.timeout)
+
+    def send(self, data: bytes) -> str:
+        """See `Transport.send`."""
+        # Level and time are fixed, so that a batch that is sent again is the same to the byte.
+        body = gzip.compress(data, compresslevel=5, mtime=0) if self._zipped else data
+        try:
+            response = self._client.post(self._url, content=body, headers=self._headers)
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise NotNow(f"{type(error).__name__}: {error}") from error
+        if response.is_success:
+            return _rejected(response.content) if "protobuf" in response.headers.get("content-type", "") else ""
+        said = f"HTTP {response.status_code}: {response.text[:500]}"
+        if response.status_code in _RETRYABLE:
+            raise NotNow(said, _retry_after(response))
+        raise Refused(said)
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._client.close()
+
+
+class GrpcTransport:
+    """OTLP/gRPC, for collectors that listen on 4317 alone."""
+
+    def __init__(self, destination: Destination) -> None:
+        import grpc  # type: ignore[import-untyped]
+
+        parts = urlsplit(destination.endpoint)
+        target = f"{parts.hostname}:{parts.port or 4317}"
+        options = (("grpc.enable_retries", 0),)  # ours wait longer, and know the spool
+        if parts.scheme == "https":
+            self._channel: Any = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
+        else:
+            self._channel = grpc.insecure_channel(target, options)
+        self._export = self._channel.unary_unary(_METHOD)  # without serializers: bytes in, bytes out
+        self._metadata = tuple((name.lower(), value) for name, value in destination.headers.items())
+        self._compression = (
+            grpc.Compression.Gzip if destination.compression == "gzip" else grpc.Compression.NoCompression
+        )
+        self._timeout = destination.timeout
+        self._error: type[Exception] = grpc.RpcError
+
+    def send(self, data: bytes) -> str:
+        """See `Transport.send`."""
+        try:
+            answer: bytes = self._export(
+                data, timeout=self._timeout, metadata=self._metadata, compression=self._compression
+            )
+        except self._error as error:
+            failure: Any = error  # a failed call is both the error and the call
+            code, details = failure.code().name, failure.details() or ""
+            if code in _RETRYABLE_CODES:
+                raise NotNow(f"{code}: {details}", _pushback(failure)) from error
+            raise Refused(f"{code}: {details[:500]}") from error
+        return _rejected(answer)
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._channel.close()
+
+
+def _rejected(answer: bytes) -> str:
+    """What a partial success says. A receiver that answers with something else has taken the batch all the same."""
+    if not answer:
+        return ""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+    try:
+        partial = ExportTraceServiceResponse.FromString(answer).partial_success
+    except DecodeError:
+        return ""
+    if not partial.rejected_spans:
+        return ""
+    return f"{partial.rejected_spans} spans rejected: {partial.error_message}"
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds, by number; a date would depend on two clocks, so then our own waiting serves."""
+    try:
+        return max(float(response.headers.get("retry-after", "")), 0.0)
+    except ValueError:
+        return None
+
+
+def _pushback(failure: Any) -> float | None:
+    for name, value in failure.trailing_metadata() or ():
+        if name == "grpc-retry-pushback-ms":
+            return int(value) / 1000
+    return None
