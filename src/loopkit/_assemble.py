@@ -19,6 +19,7 @@ from loopkit.capture.recorder import Recorder
 from loopkit.capture.sinks import Sink
 from loopkit.config import DEFAULT, Destination, Redactor, Settings, Unset, settings
 from loopkit.errors import StoreUnusable
+from loopkit.export.host import HostSink
 from loopkit.route.source import VariantSource
 from loopkit.store.sqlite import Store
 from loopkit.wire.encode import encode_resource
@@ -53,12 +54,15 @@ def init(
 
 def start(made: Settings, *, sinks: tuple[Sink, ...] = (), clock: Clock | None = None, ids: Ids | None = None) -> None:
     """`init` with everything passed in: extra sinks, clock and ids."""
-    all_sinks = () if made.disabled else (*_sinks(made), *sinks)
+    host = HostSink(made, __version__, lambda: _host_found(recorder, host))
+    all_sinks = () if made.disabled else (host, *_sinks(made, host), *sinks)
     shutdown()
     _host.strict = made.strict
     if made.disabled:
         return
     recorder = Recorder(made, all_sinks, clock or Clock(), ids or Ids())
+    recorder.provider_came = host.look
+    host.look()
     if made.store is not None:
         directory = made.store
         recorder.provide("variants", lambda: _registry(directory, recorder))
@@ -100,7 +104,15 @@ async def ashutdown(timeout: float | None = None) -> bool:
     return await asyncio.to_thread(shutdown, timeout)
 
 
-def _sinks(made: Settings) -> tuple[Sink, ...]:
+def _host_found(recorder: Recorder, host: HostSink) -> None:
+    """The application's provider shuts down when the process ends; ours must have handed on everything before."""
+    recorder.samples_root = host.samples
+    if slot.recorder is recorder:
+        atexit.unregister(_at_exit)
+        atexit.register(_at_exit)
+
+
+def _sinks(made: Settings, host: HostSink) -> tuple[Sink, ...]:
     sinks: list[Sink] = []
     resource = partial(_resource, made)
     if made.store is not None:
@@ -108,7 +120,15 @@ def _sinks(made: Settings) -> tuple[Sink, ...]:
     if made.destinations:
         from loopkit.export.otlp import OtlpSink
 
-        sinks += [OtlpSink(destination, made, resource, __version__) for destination in made.destinations]
+        def ours(destination: Destination) -> bool:
+            """Never the same span twice to the same place."""
+            served = destination.endpoint in host.endpoints
+            return not served and not (host.reached and destination.from_environment)
+
+        sinks += [
+            OtlpSink(destination, made, resource, __version__, served=partial(ours, destination))
+            for destination in made.destinations
+        ]
     return tuple(sinks)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _shield = _host.Shielded("describing a span")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_UNSAMPLED = TraceFlags(TraceFlags.DEFAULT)
 _CANCELLED = ("CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit")
 
 
@@ -50,6 +51,7 @@ class LiveSpan(OtelSpan):
         "prompt_version",
         "propensity",
         "recorder",
+        "sampled",
         "sampling_probability",
         "span_id",
         "started_at",
@@ -81,6 +83,7 @@ class LiveSpan(OtelSpan):
         self.propensity: float | None = None
         self.prompt_version: str | None = None
         self.sampling_probability = 1.0
+        self.sampled = True
         self._open = [None]
 
     @property
@@ -127,7 +130,8 @@ class LiveSpan(OtelSpan):
 
     def get_span_context(self) -> SpanContext:
         """The ids, for OpenTelemetry and for propagation."""
-        return SpanContext(self.trace_id, self.span_id, is_remote=False, trace_flags=_SAMPLED)
+        flags = _SAMPLED if self.sampled else _UNSAMPLED
+        return SpanContext(self.trace_id, self.span_id, is_remote=False, trace_flags=flags)
 
     def is_recording(self) -> bool:
         """False once the span has ended."""

@@ -37,6 +37,11 @@ class Recorder:
         self.worker = Worker(settings, sinks)
         self._random = random.SystemRandom()  # forked workers must not draw alike
         self._services: dict[str, Any] = {}
+        self.samples_root: Callable[[int, str, Kind], bool] | None = None
+        """Whether the application's own OpenTelemetry samples a trace that begins here; None where it has none."""
+        self.provider_came: Callable[[], object] | None = None
+        """Called when the application has set a tracer provider, or another one."""
+        self._provider_seen: Any = None
         _recorders.add(self)
 
     def start(self, name: str, kind: Kind, task: str | None = None) -> LiveSpan | None:
@@ -95,12 +100,23 @@ class Recorder:
         live.task, live.variant = parent.task, parent.variant
         live.propensity, live.prompt_version = parent.propensity, parent.prompt_version
         live.sampling_probability = parent.sampling_probability
+        live.sampled = parent.sampled
         return live
 
     def _local_root(self, parent: otel_trace.SpanContext, name: str, kind: Kind) -> LiveSpan:
+        # Read where it lies: get_tracer_provider() also looks into the environment, which costs more than the rest.
+        provider = getattr(otel_trace, "_TRACER_PROVIDER", None)
+        if provider is not self._provider_seen:
+            self._provider_seen = provider
+            if self.provider_came is not None:
+                self.provider_came()
         trace_id = parent.trace_id if parent.is_valid else self.ids.trace_id()
         live = LiveSpan(self, name, kind, trace_id, self.ids.span_id(), self.clock.now())
-        live.parent_id = parent.span_id if parent.is_valid else None
+        if parent.is_valid:
+            live.parent_id = parent.span_id
+            live.sampled = parent.trace_flags.sampled
+        elif self.samples_root is not None:
+            live.sampled = self.samples_root(trace_id, name, kind)
         return live
 
 

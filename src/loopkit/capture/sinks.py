@@ -21,8 +21,8 @@ class Sink(Protocol):
     """Takes batches on the worker's thread. Provisional until a third implementation stands behind it."""
 
     @property
-    def durable(self) -> bool:
-        """Whether what was accepted outlives the process."""
+    def durable(self) -> bool | None:
+        """Whether what was accepted outlives the process; None where that is for others to say."""
         ...
 
     def accept(self, batch: Batch) -> None:

@@ -73,8 +73,8 @@ class Worker:
         if self._fault is not None:
             fault, self._fault = self._fault, None
             raise fault
-        durable = bool(self._sinks) and all(sink.durable for sink in self._sinks)
-        return finished and durable and not any(self._held.values())
+        kept = [sink.durable for sink in self._sinks if sink.durable is not None]
+        return finished and bool(kept) and all(kept) and not any(self._held.values())
 
     def close(self, timeout: float) -> bool:
         """Flush, then close the sinks within what is left of `timeout`."""
@@ -170,7 +170,7 @@ class Worker:
                 feedback.append(redacted_feedback(item, self._settings))
                 continue
             try:
-                spans.append(encode_span(to_span(item, self._settings)))
+                spans.append(encode_span(to_span(item, self._settings), sampled=item.sampled))
             except Exception as error:  # noqa: BLE001  # this span's fault: the others go on
                 self._note("encoding a span", error)
         return Batch(tuple(spans), tuple(feedback))

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from opentelemetry import context as otel_context
+
 from loopkit import _host
 from loopkit.capture.sinks import Batch
 from loopkit.config import Destination, Settings
@@ -109,6 +111,10 @@ class OtlpSink:
         self._work.set()
 
     def _run(self) -> None:
+        # Instrumentation of httpx or gRPC must not see our own sending as the application's work; the SDK's own
+        # exporters say so with the same key.
+        suppress = otel_context._SUPPRESS_INSTRUMENTATION_KEY  # pyright: ignore[reportPrivateUsage]
+        otel_context.attach(otel_context.set_value(suppress, True))
         transport = _transport(self.destination, self._http)
         try:
             while not self._stop.is_set():

@@ -38,8 +38,14 @@ def decode_span(data: bytes, service: str | None = None) -> Span:
     return _span(OtlpSpan.FromString(data), service)
 
 
+def attributes_of(message: OtlpSpan) -> Iterator[tuple[str, Any]]:
+    """The attributes of an OTLP `Span` message, as plain values."""
+    for item in message.attributes:
+        yield item.key, _value(item.value)
+
+
 def _span(message: OtlpSpan, service: str | None) -> Span:
-    found = _Attributes((item.key, _value(item.value)) for item in message.attributes)
+    found = _Attributes(attributes_of(message))
     kind = cast("Kind", found.take(names.KIND, "task"))
     for derived in (names.OI_KIND, names.CONVERSATION_ID, names.FLAG_KEY, names.FLAG_VARIANT, names.PROMPT_NAME):
         found.pop(derived, None)

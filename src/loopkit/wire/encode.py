@@ -30,18 +30,21 @@ class EncodedSpan:
     core: bytes
     content: bytes
     local: bytes
+    sampled: bool = True
+    """Whether the application's own OpenTelemetry samples the trace: what its processors get."""
 
     def bytes_with(self, *, content: bool, local: bool) -> bytes:
         """The pieces a destination may have, put together."""
         return self.core + (self.content if content else b"") + (self.local if local else b"")
 
 
-def encode_span(span: Span) -> EncodedSpan:
+def encode_span(span: Span, *, sampled: bool = True) -> EncodedSpan:
     """The span's three pieces."""
     return EncodedSpan(
         core=_fields(span) + attributes(_ATTRIBUTE, _core_attributes(span)),
         content=_status_message(span) + attributes(_ATTRIBUTE, _content_attributes(span)),
         local=attributes(_ATTRIBUTE, _local_attributes(span)),
+        sampled=sampled,
     )
 
 
