@@ -139,7 +139,7 @@ def test_a_worse_candidate_is_stopped(desk: Any) -> None:
         correct(desk(number), number)
         if number % 20 == 19 and (decision := rollout.step()).action != "wait":
             break
-    assert decision.action == "stop"
+    assert decision.action == "stop", decision.sentence
     assert "worse" in decision.sentence
     assert registry.current(TASK) == "v1"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
+from json import encoder
 from typing import Any, TypeVar
 
 Noun = TypeVar("Noun")
@@ -24,6 +26,24 @@ def to_dict(noun: Any) -> dict[str, Any]:
 def to_json(noun: Any) -> str:
     """The same as compact text with sorted keys: equal nouns give equal texts."""
     return canonical(to_dict(noun))
+
+
+def compact_encoder(default: Callable[[Any], Any]) -> Callable[[Any], str]:
+    """`json.dumps` with compact separators and characters as they are, without making an encoder for every call.
+
+    It doesn't look for circles: they end in RecursionError.
+    """
+    plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=default, check_circular=False)
+    quote = encoder.encode_basestring
+    make: Any = getattr(encoder, "c_make_encoder", None)  # absent without CPython's accelerator
+    if make is None:
+        return plain.encode
+    in_c = make(None, default, quote, None, ":", ",", False, False, True)
+
+    def encode(value: Any) -> str:
+        return quote(value) if isinstance(value, str) else "".join(in_c(value, 0))
+
+    return encode
 
 
 def canonical(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loopkit.detect.patterns import find, is_iban, is_luhn, redact
+from loopkit.detect.patterns import find, is_iban, is_luhn, may_hold, redact
 
 KEY = "sk-proj-" + "aB3" * 12
 
@@ -96,3 +97,40 @@ def test_a_long_text_of_digits_is_searched_in_linear_time() -> None:
         "".join(generator.choices("0123456789 -", k=100_000)),
     ):
         find(text)
+
+
+SECRETS = [
+    "joe@example.com", "4111 1111 1111 1111", "4111-1111-1111-1111", "GB82 WEST 1234 5698 7654 32", KEY,
+    "DE89370400440532013000", "+44 20 7946 0958", "AKIAIOSFODNN7EXAMPLE", "ghp_" + "a1" * 18, "xoxb-0123456789",
+    "glpat-" + "a" * 20, "hf_" + "a" * 30, "sk_live_" + "a" * 16, "-----BEGIN PRIVATE KEY-----",
+    "github_pat_" + "a" * 22,
+    "AIza" + "b" * 35, "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVPmB92K27uhbUJU1p1r_wW1g",
+    "４１１１ １１１１ １１１１ １１１１",
+]  # fmt: skip
+
+
+@given(st.text(max_size=40), st.sampled_from(SECRETS), st.text(max_size=40), st.booleans())
+def test_the_prefilter_never_says_no_where_something_is_found(
+    before: str, secret: str, after: str, ascii: bool
+) -> None:
+    text = before + secret + after
+    if find(text):
+        assert may_hold(text.encode("utf-8", "replace").decode())
+        assert may_hold(json.dumps({"key": [text]}, ensure_ascii=ascii))
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_every_planted_secret_is_one(secret: str) -> None:
+    assert find(secret)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"model":"m","messages":[{"role":"user","content":"My card was declined, why? It is 12.50 euros."}]}',
+        '{"id":"chatcmpl-AbCdEfGhIjKlMnOp","created":1767225600,"usage":{"prompt_tokens_details":{"audio_tokens":0}}}',
+        "a + b, 3 - 4, 2026-11-22 10:00, Straße, 北京",
+    ],
+)
+def test_ordinary_texts_need_no_walk(text: str) -> None:
+    assert not may_hold(text)

@@ -224,19 +224,21 @@ def test_one_delivers_at_a_time_and_sees_what_others_are_writing(tmp_path: Path)
 def test_a_child_holds_neither_its_parents_spool_nor_its_segment(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
     spool.append(b"parent")
-    read, write = os.pipe()
+    (ready, say_ready), (looked, say_looked) = os.pipe(), os.pipe()
     with spool.held() as ours:
         assert ours
         child = os.fork()
         if child == 0:
             spool.after_fork()
-            os.write(write, b".")
-            os.read(read, 1)  # lives on, until the parent has looked
+            os.write(say_ready, b".")
+            os.read(looked, 1)  # lives on, until the parent has looked
             os._exit(0)
-    os.read(read, 1)
+    os.read(ready, 1)
     assert look(tmp_path) == "True [b'parent']"
-    os.write(write, b".")
+    os.write(say_looked, b".")
     os.waitpid(child, 0)
+    for descriptor in (ready, say_ready, looked, say_looked):
+        os.close(descriptor)
 
 
 def test_in_memory_it_is_the_same_until_the_process_ends() -> None:

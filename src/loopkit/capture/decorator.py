@@ -78,6 +78,11 @@ def trace(
     return decorate if function is None else decorate(function)
 
 
+_starting, _ending = _host.Shielded("starting a span"), _host.Shielded("recording a result")
+_NAMELESS = frozenset((type(None), bool, int, float, str, bytes, list, dict, tuple, set))
+"""Types whose values can't be referenced weakly: feedback can't be given on them."""
+
+
 class _Plan:
     """What the wrappers of one function share: how to start a span for a call, and what to capture."""
 
@@ -121,19 +126,29 @@ class _Plan:
     def begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Recording, Call]:
         """A started span with its inputs, and the call as interceptors see it."""
         recorder = slot.recorder
-        recording = Recording(None, None)
         inputs = self.inputs(args, kwargs)
-        with _host.Shielded("starting a span"):
-            live = None
-            if recorder is not None:
-                live = recorder.start(self.name, self.kind, self.task)
+        live = None if recorder is None else self.start(recorder, inputs)
+        return Recording(recorder, live), Call(task=self.task, request=inputs)
+
+    def start(self, recorder: Recorder, inputs: dict[str, Any]) -> LiveSpan | None:
+        """A started span with its inputs; None where it is sampled out, or couldn't be started."""
+        with _starting:
+            live = recorder.start(self.name, self.kind, self.task)
             if live is not None:
                 if self.tags:
                     live.describe({}, self.tags)
                 kept = {k: v for k, v in inputs.items() if k not in self.exclude} if self.exclude else inputs
                 live.input = snapshot(kept)
-            recording = Recording(recorder, live)
-        return recording, Call(task=self.task, request=inputs)
+            return live
+        return None
+
+    def returned(self, recorder: Recorder, live: LiveSpan, value: Any) -> None:
+        """The call is over: its output, and the end of its span."""
+        with _ending:
+            live.output = snapshot(value)
+            if type(value) not in _NAMELESS:
+                recorder.identities.remember(value, live.id)
+        live.finish()
 
 
 def _traced(function: Any, plan: _Plan) -> Any:
@@ -147,11 +162,64 @@ def _traced(function: Any, plan: _Plan) -> Any:
     return _wrap_sync(function, plan)
 
 
+# Without a guard a call needs no chain: this is the path that every traced call of an application takes.
+
+
 def _wrap_sync(function: Any, plan: _Plan) -> Any:
+    if plan.interceptors:
+        return _guard_sync(function, plan)
+
     @functools.wraps(function, updated=())
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if slot.recorder is None and not plan.interceptors:
+        recorder = slot.recorder
+        if recorder is None:
             return function(*args, **kwargs)
+        live = plan.start(recorder, plan.inputs(args, kwargs))
+        token = recorder.current(live)
+        try:
+            value = function(*args, **kwargs)
+        except BaseException as error:
+            recorder.leave(token)
+            if live is not None:
+                live.finish(error)
+            raise
+        recorder.leave(token)
+        if live is not None:
+            plan.returned(recorder, live, value)
+        return value
+
+    return wrapper
+
+
+def _wrap_async(function: Any, plan: _Plan) -> Any:
+    if plan.interceptors:
+        return _guard_async(function, plan)
+
+    @functools.wraps(function, updated=())
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        recorder = slot.recorder
+        if recorder is None:
+            return await function(*args, **kwargs)
+        live = plan.start(recorder, plan.inputs(args, kwargs))
+        token = recorder.current(live)
+        try:
+            value = await function(*args, **kwargs)
+        except BaseException as error:
+            recorder.leave(token)
+            if live is not None:
+                live.finish(error)
+            raise
+        recorder.leave(token)
+        if live is not None:
+            plan.returned(recorder, live, value)
+        return value
+
+    return wrapper
+
+
+def _guard_sync(function: Any, plan: _Plan) -> Any:
+    @functools.wraps(function, updated=())
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
         recording, call = plan.begin(args, kwargs)
 
         def send(step: Call) -> Any:
@@ -165,11 +233,9 @@ def _wrap_sync(function: Any, plan: _Plan) -> Any:
     return wrapper
 
 
-def _wrap_async(function: Any, plan: _Plan) -> Any:
+def _guard_async(function: Any, plan: _Plan) -> Any:
     @functools.wraps(function, updated=())
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if slot.recorder is None and not plan.interceptors:
-            return await function(*args, **kwargs)
         recording, call = plan.begin(args, kwargs)
 
         async def send(step: Call) -> Any:

@@ -1,10 +1,11 @@
-"""A finished live span into the noun: content parsed, redacted and translated, on the worker's thread.
+"""A finished live span into what goes out: content redacted, translated and encoded, on the worker's thread.
 
 A redactor that raises costs that span its content and nothing else: it fails closed.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,16 +19,19 @@ from loopkit.config import Redactor, Settings
 from loopkit.detect.patterns import may_hold
 from loopkit.detect.patterns import redact as redact_patterns
 from loopkit.types import Feedback, ModelCall, Span, SpanError
-from loopkit.wire.encode import STANDARD_PARAMETERS
+from loopkit.wire.encode import STANDARD_PARAMETERS, EncodedSpan, encode_span
 from loopkit.wire.messages import dumps
 from loopkit.wire.names import OTHER_ERROR
 
 
-def to_span(live: LiveSpan, settings: Settings) -> Span:
-    """The frozen, redacted span."""
+def finished(live: LiveSpan, settings: Settings) -> EncodedSpan:
+    """The redacted span on its way to the sinks.
+
+    Its input and output stay the JSON texts that they became at the call, unless something in them was redacted.
+    """
     around = live.ambient or NOTHING
     content = _Content(live, settings)
-    return Span(
+    span = Span(
         trace_id=f"{live.trace_id:032x}",
         span_id=f"{live.span_id:016x}",
         parent_id=None if live.parent_id is None else f"{live.parent_id:016x}",
@@ -37,8 +41,6 @@ def to_span(live: LiveSpan, settings: Settings) -> Span:
         ended_at=live.ended_at,
         status=live.status,
         error=content.error,
-        input=content.input,
-        output=content.output,
         model_call=content.model_call,
         service=settings.service,
         task=live.task,
@@ -53,6 +55,7 @@ def to_span(live: LiveSpan, settings: Settings) -> Span:
         sampling_probability=live.sampling_probability,
         content_status=content.status,
     )
+    return encode_span(span, sampled=live.sampled, input=content.input, output=content.output)
 
 
 def redacted_feedback(event: Feedback, settings: Settings) -> Feedback:
@@ -66,6 +69,10 @@ def redacted_feedback(event: Feedback, settings: Settings) -> Feedback:
         _host.warn_once("redaction", f"feedback lost its words, since they could not be redacted: {error!r}")
         value = None if isinstance(event.value, str) else event.value
         return replace(event, value=value, correction=None, comment=None, reason=None, metadata={})
+
+
+_LONG = LIMIT // 40
+"""What was cut is longer than this."""
 
 
 def redactor(settings: Settings) -> Redactor:
@@ -88,8 +95,8 @@ class _Content:
 
     def __init__(self, live: LiveSpan, settings: Settings) -> None:
         self.status: Any = "kept"
-        self.input: Any = None
-        self.output: Any = None
+        self.input: str | None = None
+        self.output: str | None = None
         self.model_call: ModelCall | None = None
         self.metadata: Mapping[str, Any] = (live.ambient or NOTHING).metadata
         self.tags = (live.ambient or NOTHING).tags
@@ -109,29 +116,29 @@ class _Content:
             self.model_call = live.exchange.model_call(None, None) if live.exchange else None
 
     def _fill(self, live: LiveSpan, redact: Redactor, keep: bool) -> None:
-        self.name = redact(live.name)
-        self.metadata = _load(snapshot(self.metadata), redact)
-        self.tags = tuple(map(redact, self.tags))
-        self.attributes = _load(snapshot(self.attributes), redact)
+        self.name = _known(live.name) if redact is redact_patterns else redact(live.name)
+        if self.metadata:
+            self.metadata = json.loads(_redacted(snapshot(self.metadata), redact))
+        if self.tags:
+            self.tags = tuple(map(redact, self.tags))
+        if self.attributes:
+            self.attributes = json.loads(_redacted(snapshot(self.attributes), redact))
         if keep:
-            self.input = _load(live.input, redact)
-            self.output = _load(live.output, redact)
+            self.input = None if live.input is None else _redacted(live.input, redact)
+            self.output = None if live.output is None else _redacted(live.output, redact)
+        texts = [self.input, self.output]
         if live.exchange is not None:
-            request = _load(live.exchange.request, redact)
-            response = _load(live.exchange.response, redact)
+            request, response = live.exchange.request, live.exchange.response
+            request = _redacted(request, redact)
+            response = None if response is None else _redacted(response, redact)
+            texts += [request, response]
             self.model_call = live.exchange.model_call(request, response)
             if not keep:
                 self.model_call = _without_content(self.model_call)
         if live.error is not None and live.status == "error":
             message = redact(_error_text(live.error)) if keep else ""
             self.error = SpanError(type=_error_type(live.error), message=message)
-        texts = (
-            live.input,
-            live.output,
-            live.exchange and live.exchange.request,
-            live.exchange and live.exchange.response,
-        )
-        if any(text and TRUNCATED in text for text in texts):
+        if any(text is not None and len(text) > _LONG and TRUNCATED in text for text in texts):
             self.status = "truncated"
 
 
@@ -165,18 +172,21 @@ def _redact_text(text: str, redact: Redactor) -> str:
     return redact(text)
 
 
-def _load(text: str | None, redact: Redactor) -> Any:
-    """The redacted value in a JSON text.
+def _redacted(text: str, redact: Redactor) -> str:
+    """A JSON text with every value in it redacted.
 
-    Where the built-in patterns' prefilters find nothing in the JSON text, nothing needs walking. A user's own
-    redactor sees every text by itself.
+    Where the built-in patterns' prefilter says that nothing can be in it, nothing needs walking. A user's own redactor
+    sees every text by itself.
     """
-    if text is None:
-        return None
-    value = json.loads(text)
     if redact is redact_patterns and not may_hold(text):
-        return value
-    return redact_value(value, redact)
+        return text
+    return dumps(redact_value(json.loads(text), redact))
+
+
+@functools.lru_cache(maxsize=1024)
+def _known(name: str) -> str:
+    """Names repeat."""
+    return redact_patterns(name)
 
 
 def _error_type(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from loopkit import _host
@@ -34,16 +35,12 @@ class Exchange:
         self.response: str | None = None
         self.time_to_first_token: float | None = None
 
-    def model_call(self, request: Any, response: Any) -> ModelCall:
-        """The noun, from the (redacted) request and response; both None where the content had to go."""
-        from dataclasses import replace
-
-        call = self.dialect.model_call(self.provider, request or {}, response)
-        return replace(
-            call,
-            time_to_first_token=self.time_to_first_token,
-            native_request=None if request is None else dumps(request),
-        )
+    def model_call(self, request: str | None, response: str | None) -> ModelCall:
+        """The noun, from the (redacted) texts of request and response; both None where the content had to go."""
+        asked: Any = json.loads(request or "{}")
+        answered: Any = None if response is None else json.loads(response)
+        call = self.dialect.model_call(self.provider, asked, answered)
+        return replace(call, time_to_first_token=self.time_to_first_token, native_request=request)
 
 
 class Recording:

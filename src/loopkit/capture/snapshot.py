@@ -16,6 +16,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from loopkit._json import compact_encoder
+
 LIMIT = 1_000_000
 """Characters of JSON kept for one input or output; beyond it the text is cut and marked."""
 
@@ -37,13 +39,13 @@ _AS_TEXT = (
 def snapshot(value: Any) -> str:
     """The JSON text of `value`. What is over the limit keeps its shape, with its long texts cut and marked."""
     try:
-        text = _encoder.encode(value)
+        text = _encode(value)
     except Exception:  # noqa: BLE001  # circular, odd keys, too deep, changed meanwhile; a model_dump may raise anything
-        text = _encoder.encode(_without_cycles(value, depth=_DEPTH))
+        text = _encode(_without_cycles(value, depth=_DEPTH))
     if len(text) > LIMIT:
-        text = _encoder.encode(_cut(json.loads(text), LIMIT // 20))
+        text = _encode(_cut(json.loads(text), LIMIT // 20))
     if len(text) > LIMIT:
-        return _encoder.encode({TRUNCATED: len(text), "start": text[: LIMIT // 2]})
+        return _encode({TRUNCATED: len(text), "start": text[: LIMIT // 2]})
     return text
 
 
@@ -94,7 +96,7 @@ def _key(key: Any) -> str:
     return str(given) if is_plain else f"<{type(given).__qualname__}>"
 
 
-_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=plain, check_circular=True)
+_encode = compact_encoder(plain)
 
 
 def _without_cycles(value: Any, depth: int) -> Any:

@@ -10,15 +10,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from loopkit import _host
-from loopkit.capture.finish import redacted_feedback, to_span
+from loopkit.capture.finish import finished, redacted_feedback
 from loopkit.capture.live import LiveSpan
 from loopkit.capture.sinks import Batch, Sink
 from loopkit.config import Settings
 from loopkit.types import Feedback
-from loopkit.wire.encode import EncodedSpan, encode_span
+from loopkit.wire.encode import EncodedSpan
 
 _BATCH = 512
 _HEAVY = 4096
@@ -159,7 +160,7 @@ class Worker:
             self._shielded("the worker", lambda: self._hand_on(Batch()))  # what a sink could not take before
         if waiting is not None:
             for sink in self._sinks:
-                self._shielded("syncing a sink", sink.sync)
+                self._shielded("syncing a sink", partial(_sync, sink))
             waiting.set()
 
     def _encode(self, items: list[LiveSpan | Feedback]) -> Batch:
@@ -170,7 +171,7 @@ class Worker:
                 feedback.append(redacted_feedback(item, self._settings))
                 continue
             try:
-                spans.append(encode_span(to_span(item, self._settings), sampled=item.sampled))
+                spans.append(finished(item, self._settings))
             except Exception as error:  # noqa: BLE001  # this span's fault: the others go on
                 self._note("encoding a span", error)
         return Batch(tuple(spans), tuple(feedback))
@@ -229,6 +230,10 @@ class Worker:
         while len(held) > _HELD_LIMIT:
             lost = held.popleft()
             self.dropped += len(lost.spans) + len(lost.feedback)
+
+
+def _sync(sink: Sink) -> None:
+    sink.sync()
 
 
 def _weight(item: LiveSpan | Feedback) -> int:

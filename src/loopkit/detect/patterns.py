@@ -62,12 +62,26 @@ def redact(text: str, kinds: Iterable[str] = ALL) -> str:
 
 
 def may_hold(text: str) -> bool:
-    """Whether any pattern could match in this JSON text, by the prefilters alone.
+    """Whether any pattern could match in this JSON text or in a value inside it; only "no" is an answer.
 
-    For JSON as it is on the wire: an escaped character may hide what a pattern looks for, or stand where it looks
-    for a boundary, so only "no" is an answer.
+    Written for speed: it sees every text that is recorded, and most hold nothing. Two translations in C map characters
+    to classes, in which one substring search tells whether anything is long enough; a regular expression costs several
+    times more. It knows nothing of boundaries, since an escape in the JSON may stand where a pattern looks for one.
     """
-    return _DIGITS.search(text) is not None or any(hint in text for hint in _ALL_HINTS)
+    data = text.encode("utf-8", "surrogatepass")
+    if b"@" in data or b"PRIVATE KEY-----" in data or b".eyJ" in data or b"\\u" in data:
+        return True
+    if _LONG_TOKEN in data.translate(_TOKENS):
+        for letter, signs in _SIGNS_BY_LETTER:
+            if letter in data:
+                for sign in signs:  # no any(): a generator costs more than the searches
+                    if sign in data:
+                        return True
+    if _LONG_NUMBER in data.translate(_NUMBERS, b" -"):
+        return True
+    if b"+" in data and _PLUS.search(text) is not None:
+        return True
+    return not text.isascii() and _OTHER_DIGIT.search(text) is not None
 
 
 def is_luhn(digits: str) -> bool:
@@ -133,6 +147,7 @@ def _phones(match: re.Match[str]) -> Iterator[tuple[int, int]]:
 
 def _is_card(digits: str) -> bool:
     """By issuer, length and check digit: one in ten of all long numbers, times in milliseconds too, has the last."""
+    digits = str(int(digits))  # in any script
     return _ISSUERS.match(digits) is not None and len(set(digits)) > 1 and is_luhn(digits)
 
 
@@ -156,6 +171,10 @@ _IBAN_LENGTHS = {
 """By country, from the registry of ISO 13616."""
 _GROUP = re.compile(r"\d+")
 _DIGITS = re.compile(r"\d\d")
+_KEY_SIGNS = (
+    "sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "AKIA", "ASIA", "AIza", "glpat-", "hf_",
+    "xoxa-", "xoxb-", "xoxp-", "xoxo-", "xoxs-", "xoxr-", "k_live_", "k_test_",
+)  # fmt: skip
 _PATTERNS = (
     _Pattern(
         "private_key",
@@ -170,23 +189,7 @@ _PATTERNS = (
             r"|xox[abposr]-[0-9A-Za-z-]{10,200}|glpat-[0-9A-Za-z_-]{20}|hf_[A-Za-z0-9]{30,60}"
             r"|[sr]k_(?:live|test)_[0-9A-Za-z]{16,200})(?![A-Za-z0-9])"
         ),
-        (
-            "sk-",
-            "ghp_",
-            "gho_",
-            "ghu_",
-            "ghs_",
-            "ghr_",
-            "github_pat_",
-            "AKIA",
-            "ASIA",
-            "AIza",
-            "xox",
-            "glpat-",
-            "hf_",
-            "k_live_",
-            "k_test_",
-        ),
+        _KEY_SIGNS,
     ),
     _Pattern(
         "jwt",
@@ -207,4 +210,21 @@ _PATTERNS = (
     _Pattern("card", re.compile(r"(?<!\d)(?<!\d\.)\d(?:[ -]?\d){12,}(?!\.\d)"), (), _cards),
     _Pattern("phone", re.compile(r"(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,6}(?!\w)"), ("+",), _phones),
 )
-_ALL_HINTS = ("\\u", *(hint for pattern in _PATTERNS for hint in pattern.hints))
+_SIGNS_BY_LETTER = tuple(
+    (letter, tuple(sign.encode() for sign in _KEY_SIGNS if letter.decode() in sign)) for letter in (b"-", b"_", b"A")
+)
+"""What every key begins with, by the one of three letters in it, which is found much faster."""
+
+
+def _classes(members: bytes) -> bytes:
+    """A translation table: members to 1, all else to 0."""
+    return bytes(byte in members for byte in range(256))
+
+
+_UPPER_AND_DIGITS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_TOKENS = _classes(_UPPER_AND_DIGITS + b"abcdefghijklmnopqrstuvwxyz_-")
+_LONG_TOKEN = b"\1" * 15  # the shortest key has so many characters of these
+_NUMBERS = _classes(_UPPER_AND_DIGITS)
+_LONG_NUMBER = b"\1" * 13  # the shortest card and account numbers, spaces and dashes aside
+_PLUS = re.compile(r"\+\d")
+_OTHER_DIGIT = re.compile(r"(?![0-9])\d")  # \d is every script's digits

@@ -61,7 +61,9 @@ class HttpTransport:
             **({"content-encoding": "gzip"} if self._zipped else {}),
             **destination.headers,
         }
-        self._client = httpx.Client(transport=transport, timeout=destination.timeout)
+        # Without TLS no certificates are loaded, which takes longer than sending thousands of spans.
+        verify = urlsplit(self._url).scheme == "https"
+        self._client = httpx.Client(transport=transport, timeout=destination.timeout, verify=verify)
 
     def send(self, data: bytes) -> str:
         """See `Transport.send`."""

@@ -10,7 +10,9 @@ small-sample factor G/(G-1) and t with G-1 degrees of freedom, where G counts gr
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import random
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -146,24 +148,12 @@ class _SignFlips:
 
     def __init__(self, sums: Sequence[float], sizes: Sequence[float]) -> None:
         self._sum, self._size = math.fsum(sums), math.fsum(sizes)
-        pairs = list(zip(sums, sizes, strict=True))
-        self._exact = len(pairs) <= _EXACT_GROUPS
+        self._exact = len(sums) <= _EXACT_GROUPS
+        # Sum and size of the groups whose sign is flipped, for each draw.
         if self._exact:
-            chosen = list(zip(_subset_sums(sums), _subset_sums(sizes), strict=True))
+            self._chosen = list(zip(_subset_sums(sums), _subset_sums(sizes), strict=True))
         else:
-            generator = random.Random(0)
-            tables = [
-                (_subset_sums(sums[at : at + 8], 256), _subset_sums(sizes[at : at + 8], 256))
-                for at in range(0, len(pairs), 8)
-            ]
-            draws = [generator.getrandbits(8 * len(tables)).to_bytes(len(tables), "big") for _ in range(_FLIPS)]
-            chosen = [
-                (math.fsum(table[byte] for (table, _), byte in zip(tables, draw, strict=True)),
-                 math.fsum(table[byte] for (_, table), byte in zip(tables, draw, strict=True)))
-                for draw in draws
-            ]  # fmt: skip
-        self._chosen = chosen
-        """Sum and size of the groups whose sign is flipped, for each draw."""
+            self._chosen = list(zip(_drawn_sums(sums), _drawn_sums(sizes), strict=True))
 
     def p_value(self) -> float:
         """How often random signs give a sum at least as far from zero; two-sided, for a difference of zero."""
@@ -188,6 +178,19 @@ class _SignFlips:
         highs = sorted((max(pair) for pair in means), reverse=True)
         kept = math.floor(alpha * (len(means) + (not self._exact)) + 1e-9) + self._exact
         return (lows[kept - 1], highs[kept - 1]) if kept else (-math.inf, math.inf)
+
+
+def _drawn_sums(values: Sequence[float]) -> list[float]:
+    """The sums of `_FLIPS` seeded random subsets; the same subsets for as many values."""
+    tables = [_subset_sums(values[at : at + 8], 256) for at in range(0, len(values), 8)]
+    return [sum(map(operator.getitem, tables, draw)) for draw in _draws(len(tables))]
+
+
+@functools.lru_cache(maxsize=4)
+def _draws(width: int) -> list[bytes]:
+    """Random subsets of eight times `width` values, a bit each."""
+    generator = random.Random(0)
+    return [generator.getrandbits(8 * width).to_bytes(width, "big") for _ in range(_FLIPS)]
 
 
 def _subset_sums(values: Sequence[float], length: int = 0) -> list[float]:

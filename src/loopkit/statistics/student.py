@@ -6,6 +6,7 @@ The distribution function goes through the regularised incomplete beta function,
 
 from __future__ import annotations
 
+import functools
 import math
 
 _TINY = 1e-300
@@ -22,6 +23,7 @@ def t_cdf(t: float, df: float) -> float:
     return 1 - tail if t > 0 else tail
 
 
+@functools.lru_cache(maxsize=256)
 def t_quantile(p: float, df: float) -> float:
     """The t with P(T <= t) = p, for 0 < p < 1."""
     if p < 0.5:

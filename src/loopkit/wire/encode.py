@@ -7,11 +7,13 @@ destination puts together the pieces it may have.
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loopkit.types import ModelCall, Span
+from loopkit.types import Kind, ModelCall, Span
 from loopkit.wire import names
 from loopkit.wire.messages import dumps, encode_messages
 from loopkit.wire.protobuf import attributes, delimited, fixed64, text, varint
@@ -38,11 +40,16 @@ class EncodedSpan:
         return self.core + (self.content if content else b"") + (self.local if local else b"")
 
 
-def encode_span(span: Span, *, sampled: bool = True) -> EncodedSpan:
-    """The span's three pieces."""
+def encode_span(
+    span: Span, *, sampled: bool = True, input: str | None = None, output: str | None = None
+) -> EncodedSpan:
+    """The span's three pieces. `input` and `output` are their JSON texts, for who has them and not the values."""
+    texts = _content_attributes(span)
+    _put_value(texts, names.OI_INPUT, names.OI_INPUT_TYPE, span.input, input)
+    _put_value(texts, names.OI_OUTPUT, names.OI_OUTPUT_TYPE, span.output, output)
     return EncodedSpan(
-        core=_fields(span) + attributes(_ATTRIBUTE, _core_attributes(span)),
-        content=_status_message(span) + attributes(_ATTRIBUTE, _content_attributes(span)),
+        core=_fields(span) + _constant(span) + attributes(_ATTRIBUTE, _core_attributes(span)),
+        content=_status_message(span) + attributes(_ATTRIBUTE, texts),
         local=attributes(_ATTRIBUTE, _local_attributes(span)),
         sampled=sampled,
     )
@@ -84,32 +91,42 @@ def _status_message(span: Span) -> bytes:
     return delimited(b"\x7a", delimited(b"\x12", text(span.error.message)))
 
 
+def _constant(span: Span) -> bytes:
+    """What is the same for all spans of a kind, and of a name where that says what kind of thing it is."""
+    if span.attributes:
+        return b""  # which may have been set to something else: see `_core_attributes`
+    return _constants(span.kind, span.name if span.model_call is None else None, span.task)
+
+
+@functools.lru_cache(maxsize=1024)
+def _constants(kind: Kind, name: str | None, task: str | None) -> bytes:
+    return attributes(_ATTRIBUTE, _constant_attributes(kind, name, task))
+
+
+def _constant_attributes(kind: Kind, name: str | None, task: str | None) -> dict[str, Any]:
+    values: dict[str, Any] = {names.KIND: kind, names.OI_KIND: names.OI_KINDS[kind], names.TASK: task}
+    if name is not None:
+        values[names.OPERATION] = names.OPERATIONS.get(kind)
+        if kind in names.NAME_KEYS:
+            values[names.NAME_KEYS[kind]] = name
+    return values
+
+
 def _core_attributes(span: Span) -> dict[str, Any]:
+    """The other attributes but content; all of them, where the span has some of its own, which go before ours."""
     call = span.model_call
-    values: dict[str, Any] = {names.KIND: span.kind}
-    values[names.OI_KIND] = names.OI_KINDS[span.kind]
+    values = _constants_with_own(span) if span.attributes else {}
     if call is not None:
         values.update(_model_call_attributes(call))
         values[names.CONVERSATION_ID] = span.session_id
-    else:
-        values[names.OPERATION] = span.attributes.get(names.OPERATION, names.OPERATIONS.get(span.kind))
-        if span.kind in names.NAME_KEYS:
-            key = names.NAME_KEYS[span.kind]
-            values[key] = span.attributes.get(key, span.name)
     if span.status != "ok":
         unnamed = "cancelled" if span.status == "cancelled" else names.OTHER_ERROR
         values[names.ERROR_TYPE] = unnamed if span.error is None else span.error.type
         values[names.CANCELLED] = True if span.status == "cancelled" else None
     values[names.SESSION_ID] = span.session_id
     values[names.USER_ID] = span.user_id
-    values[names.TASK] = span.task
-    if span.variant is not None:
-        values[names.VARIANT] = values[names.FLAG_VARIANT] = span.variant
-        values[names.FLAG_KEY] = span.task
-        values[names.PROPENSITY] = span.propensity
-    if span.prompt_version is not None:
-        values[names.PROMPT_NAME] = span.task
-        values[names.PROMPT_VERSION] = span.prompt_version
+    if span.variant is not None or span.prompt_version is not None:
+        values.update(_choice_attributes(span))
     if span.tags:
         values[names.OI_TAGS] = span.tags
     if span.metadata:
@@ -121,6 +138,27 @@ def _core_attributes(span: Span) -> dict[str, Any]:
     for key, value in span.attributes.items():
         if values.get(key) is None:
             values[key] = value
+    return values
+
+
+def _constants_with_own(span: Span) -> dict[str, Any]:
+    values = _constant_attributes(span.kind, span.name if span.model_call is None else None, span.task)
+    for key in (names.OPERATION, names.NAME_KEYS.get(span.kind, "")):
+        if key in values:
+            values[key] = span.attributes.get(key, values[key])
+    return values
+
+
+def _choice_attributes(span: Span) -> dict[str, Any]:
+    """What a router chose for the task."""
+    values: dict[str, Any] = {}
+    if span.variant is not None:
+        values[names.VARIANT] = values[names.FLAG_VARIANT] = span.variant
+        values[names.FLAG_KEY] = span.task
+        values[names.PROPENSITY] = span.propensity
+    if span.prompt_version is not None:
+        values[names.PROMPT_NAME] = span.task
+        values[names.PROMPT_VERSION] = span.prompt_version
     return values
 
 
@@ -162,12 +200,17 @@ def _content_attributes(span: Span) -> dict[str, Any]:
             values[names.PARAMETERS] = dumps(other)
         if call.tools:
             values[names.TOOL_DEFINITIONS] = dumps(call.tools)
-    _put_value(values, names.OI_INPUT, names.OI_INPUT_TYPE, span.input)
-    _put_value(values, names.OI_OUTPUT, names.OI_OUTPUT_TYPE, span.output)
     return values
 
 
-def _put_value(values: dict[str, Any], key: str, type_key: str, value: Any) -> None:
+def _put_value(values: dict[str, Any], key: str, type_key: str, value: Any, text: str | None) -> None:
+    """A text as it is, everything else as JSON; from the value, or from its JSON text."""
+    if text is not None:
+        if text[0] != '"':
+            if text != "null":
+                values[key], values[type_key] = text, "application/json"
+            return
+        value = json.loads(text)
     if value is None:
         return
     is_text = isinstance(value, str)

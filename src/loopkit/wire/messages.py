@@ -10,12 +10,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from loopkit._json import compact_encoder
 from loopkit.types import Message, Part
 
-
-def dumps(value: Any) -> str:
-    """Compact JSON text, with what JSON can't say as its string."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+dumps = compact_encoder(str)
+"""Compact JSON text, with what JSON can't say as its string."""
 
 
 def encode_messages(messages: Iterable[Message], *, output: bool) -> str:

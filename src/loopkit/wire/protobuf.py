@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_SHORT = [bytes((number,)) for number in range(0x80)]
 _INT64_MASK = (1 << 64) - 1
 _KEY_CACHE_LIMIT = 4096
 _key_cache: dict[str, bytes] = {}
@@ -20,7 +21,9 @@ _key_cache: dict[str, bytes] = {}
 def varint(number: int) -> bytes:
     """An unsigned integer, seven bits a byte, least first."""
     if number < 0x80:
-        return bytes((number,))
+        return _SHORT[number]
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
     out = bytearray()
     while number >= 0x80:
         out.append(number & 0x7F | 0x80)
@@ -49,17 +52,24 @@ def text(value: str) -> bytes:
 
 def attributes(tag: bytes, values: Mapping[str, Any]) -> bytes:
     """Each item as a KeyValue field; None values are left out."""
-    return b"".join(
-        delimited(tag, _key(name) + delimited(b"\x12", any_value(value)))
-        for name, value in values.items()
-        if value is not None
-    )
+    parts: list[bytes] = []
+    for name, value in values.items():
+        if value is not None:
+            if value.__class__ is str:  # as any_value would, and most are
+                encoded = text(value)
+                encoded = b"\x0a" + varint(len(encoded)) + encoded
+            else:
+                encoded = any_value(value)
+            item = _key(name) + b"\x12" + varint(len(encoded)) + encoded
+            parts += (tag, varint(len(item)), item)
+    return b"".join(parts)
 
 
 def any_value(value: Any) -> bytes:
     """An AnyValue message: string, bool, int, double, array or key-value list."""
     if isinstance(value, str):
-        return delimited(b"\x0a", text(value))
+        encoded = text(value)
+        return b"\x0a" + varint(len(encoded)) + encoded
     if isinstance(value, bool):
         return b"\x10\x01" if value else b"\x10\x00"
     if isinstance(value, int):
