@@ -12,6 +12,8 @@ import pytest
 
 import loopkit
 from loopkit.types import Variant
+from loopkit.wire.decode import decode_request
+from tests.export.test_delivery import Collector, until
 
 VOTE = Variant(callable="tests.cli.test_commands:always_cards")
 
@@ -152,6 +154,57 @@ def test_doctor_names_what_is_wrong(spans: list[str], clean_environment: Path) -
     done = command("doctor", home=clean_environment, OTEL_EXPORTER_OTLP_ENDPOINT="localhost:4318")
     assert done.returncode == 1
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in done.stdout
+
+
+def test_doctor_asks_every_destination_whether_it_takes_what_we_send(clean_environment: Path) -> None:
+    collector = Collector()
+    clean_environment.mkdir()
+
+    def doctor(**environment: str) -> tuple[int, str]:
+        done = command("doctor", home=clean_environment, **environment)
+        return done.returncode, done.stdout
+
+    try:
+        status, said = doctor(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=collector.endpoint)
+        assert status == 0
+        assert "answers, and takes what we send" in said
+        assert [list(decode_request(body)) for body in collector.bodies] == [[]]
+        collector.answers = lambda number: (401, {}, b"who are you?")
+        status, said = doctor(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=collector.endpoint)
+        assert status == 1
+        assert "refuses (HTTP 401: who are you?)" in said
+    finally:
+        collector.stop()
+    status, said = doctor(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=collector.endpoint)
+    assert status == 1
+    assert "can't be reached" in said
+
+
+def test_the_spool_is_listed_replayed_and_dropped(clean_environment: Path) -> None:
+    collector = Collector()
+    collector.answers = lambda number: (400, {}, b"not like this")
+    loopkit.init("svc", export=[collector.endpoint])
+    with loopkit.span("refused"):
+        pass
+    until(lambda: any(spool.letters() for spool in loopkit.spools().values()))
+    loopkit.shutdown()
+    collector.stop()
+
+    def spool(*words: str) -> str:
+        done = command("spool", *words, home=clean_environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "HTTP 400: not like this" in spool("list")
+    assert "1 batches wait again" in spool("replay", collector.endpoint)
+    (kept,) = loopkit.spools().values()
+    assert [span.name for batch in kept.waiting() for span, _ in decode_request(batch.data)] == ["refused"]
+    assert "1 batches removed" in spool("drop")
+    assert not list(kept.waiting())
+    assert (
+        "nothing was spooled for 'http://other'"
+        in command("spool", "drop", "http://other", home=clean_environment).stderr
+    )
 
 
 def test_a_configured_application_is_found(tmp_path: Path) -> None:

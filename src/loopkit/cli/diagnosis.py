@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 
 from loopkit._version import __version__
-from loopkit.config import home_directory, settings
+from loopkit.config import Destination, home_directory, settings
 from loopkit.errors import LoopkitError
 from loopkit.export.place import spools
 from loopkit.signals.fold import fold
 from loopkit.store.sqlite import FILE, Store
+from loopkit.wire.encode import encode_request, encode_resource
 
+_PROBE_SECONDS = 3.0
 DISTRIBUTION = "loopkit-sdk"
 
 
@@ -28,6 +30,26 @@ class Finding:
 def diagnose() -> list[Finding]:
     """Every station, in the order of the pipeline. Changes nothing."""
     return [_installation(), *_settings(), *_store()]
+
+
+def _probe(destination: Destination) -> Finding:
+    """A request without spans through the destination's own transport: does somebody answer, and take it?"""
+    from loopkit.export.transport import NotNow, Refused, transport_to
+
+    transport = transport_to(replace(destination, timeout=min(destination.timeout, _PROBE_SECONDS)))
+    try:
+        transport.send(encode_request(encode_resource({}), "loopkit", __version__, ()))
+    except NotNow as error:
+        text = (
+            f"{destination.endpoint} can't be reached ({error}): start it, or correct the endpoint; spans wait on disk"
+        )
+        return Finding("export", False, text)
+    except Refused as error:
+        text = f"{destination.endpoint} refuses ({error}): check its headers, protocol and path"
+        return Finding("export", False, text)
+    finally:
+        transport.close()
+    return Finding("export", True, f"{destination.endpoint} answers, and takes what we send ({destination.protocol})")
 
 
 def _installation() -> Finding:
@@ -49,10 +71,10 @@ def _settings() -> list[Finding]:
     except LoopkitError as error:
         return [Finding("settings", False, str(error))]
     found = [Finding("settings", not made.disabled, "recording is disabled" if made.disabled else "recording is on")]
+    found += map(_probe, made.destinations)
     known = spools(made.home)
     for endpoint in dict.fromkeys((*known, *(destination.endpoint for destination in made.destinations))):
         if endpoint not in known:
-            found.append(Finding("export", True, f"{endpoint}: nothing was spooled yet"))
             continue
         spool = known[endpoint]
         letters = spool.letters()

@@ -18,7 +18,7 @@ from loopkit.capture.sinks import Batch
 from loopkit.config import Destination, Settings
 from loopkit.export.place import spool_of
 from loopkit.export.spool import Waiting
-from loopkit.export.transport import GrpcTransport, HttpTransport, NotNow, Refused, Transport
+from loopkit.export.transport import NotNow, Refused, Transport, transport_to
 from loopkit.wire.encode import encode_request
 
 _LONGEST_WAIT = 30.0
@@ -115,7 +115,7 @@ class OtlpSink:
         # exporters say so with the same key.
         suppress = otel_context._SUPPRESS_INSTRUMENTATION_KEY  # pyright: ignore[reportPrivateUsage]
         otel_context.attach(otel_context.set_value(suppress, True))
-        transport = _transport(self.destination, self._http)
+        transport = transport_to(self.destination, self._http)
         try:
             while not self._stop.is_set():
                 self._work.wait()
@@ -183,10 +183,6 @@ class OtlpSink:
             f"unreachable {self.destination.endpoint}",
             f"{self.destination.endpoint} can't take spans now ({error}): they wait in the spool",
         )
-
-
-def _transport(destination: Destination, http: Any) -> Transport:
-    return GrpcTransport(destination) if destination.protocol == "grpc" else HttpTransport(destination, http)
 
 
 def _wait(state: Any) -> float:

@@ -125,6 +125,11 @@ class GrpcTransport:
         self._channel.close()
 
 
+def transport_to(destination: Destination, http: httpx.BaseTransport | None = None) -> Transport:
+    """The transport that speaks the destination's protocol; `http` replaces httpx's own below it."""
+    return GrpcTransport(destination) if destination.protocol == "grpc" else HttpTransport(destination, http)
+
+
 def _rejected(answer: bytes) -> str:
     """What a partial success says. A receiver that answers with something else has taken the batch all the same."""
     if not answer:
