@@ -122,8 +122,7 @@ def _sinks(made: Settings, host: HostSink) -> tuple[Sink, ...]:
 
         def ours(destination: Destination) -> bool:
             """Never the same span twice to the same place."""
-            served = destination.endpoint in host.endpoints
-            return not served and not (host.reached and destination.from_environment)
+            return not host.serves(destination) and not (host.reached and destination.from_environment)
 
         sinks += [
             OtlpSink(destination, made, resource, __version__, served=partial(ours, destination))

@@ -31,17 +31,18 @@ def to_json(noun: Any) -> str:
 def compact_encoder(default: Callable[[Any], Any]) -> Callable[[Any], str]:
     """`json.dumps` with compact separators and characters as they are, without making an encoder for every call.
 
-    It doesn't look for circles: they end in RecursionError.
+    A circle ends in ValueError.
     """
-    plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=default, check_circular=False)
+    plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=default)
     quote = encoder.encode_basestring
     make: Any = getattr(encoder, "c_make_encoder", None)  # absent without CPython's accelerator
     if make is None:
         return plain.encode
-    in_c = make(None, default, quote, None, ":", ",", False, False, True)
 
     def encode(value: Any) -> str:
-        return quote(value) if isinstance(value, str) else "".join(in_c(value, 0))
+        if isinstance(value, str):
+            return quote(value)
+        return "".join(make({}, default, quote, None, ":", ",", False, False, True)(value, 0))
 
     return encode
 

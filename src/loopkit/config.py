@@ -79,6 +79,9 @@ class Destination:
         _one_of("the destination's protocol", self.protocol, get_args(Protocol))
         _one_of("the destination's compression", self.compression, get_args(Compression))
         _one_of("the destination's drop", self.drop, get_args(Drop))
+        for name, value in self.headers.items():
+            if not f"{name}{value}".isascii():
+                raise InvalidSetting(f"the destination's header {name!r} is {value!r}: headers are ASCII, encode it")
         if not isinstance(self.spool_bytes, int) or self.spool_bytes < 1:
             raise InvalidSetting(f"the destination's spool_bytes is {self.spool_bytes!r}: give a number of bytes")
         if not isinstance(self.timeout, (int, float)) or not self.timeout > 0:

@@ -93,7 +93,7 @@ TestSpooling = Spooling.TestCase
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.binary(max_size=60), min_size=1, max_size=6), st.data())
+@given(st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=6), st.data())
 def test_a_segment_that_is_cut_at_any_byte_still_gives_what_was_whole(
     tmp_path: Path, batches: list[bytes], data: st.DataObject
 ) -> None:

@@ -59,6 +59,7 @@ class LiveSpan(OtelSpan):
         "task",
         "trace_id",
         "variant",
+        "weight",
     )
 
     def __init__(self, recorder: Recorder, name: str, kind: Kind, trace_id: int, span_id: int, started_at: int) -> None:
@@ -84,6 +85,8 @@ class LiveSpan(OtelSpan):
         self.prompt_version: str | None = None
         self.sampling_probability = 1.0
         self.sampled = True
+        self.weight = 0
+        """What the queue was charged for it."""
         self._open = [None]
 
     @property

@@ -41,12 +41,19 @@ def snapshot(value: Any) -> str:
     try:
         text = _encode(value)
     except Exception:  # noqa: BLE001  # circular, odd keys, too deep, changed meanwhile; a model_dump may raise anything
-        text = _encode(_without_cycles(value, depth=_DEPTH))
+        text = _without_what_fails(value)
     if len(text) > LIMIT:
         text = _encode(_cut(json.loads(text), LIMIT // 20))
     if len(text) > LIMIT:
         return _encode({TRUNCATED: len(text), "start": text[: LIMIT // 2]})
     return text
+
+
+def _without_what_fails(value: Any) -> str:
+    try:
+        return _encode(_without_cycles(value, depth=_DEPTH))
+    except Exception:  # noqa: BLE001  # a foreign container's own methods may raise anything
+        return _encode(f"<{type(value).__module__}.{type(value).__qualname__}>")
 
 
 def plain_copy(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class Worker:
         """In a child: an empty queue (the parent still has its items) and a thread of its own."""
         self._start_empty()
         for sink in self._sinks:
-            sink.after_fork()
+            self._shielded("a sink after a fork", sink.after_fork)
 
     def _start_empty(self) -> None:
         self._awake = self._closed = False
@@ -150,7 +150,8 @@ class Worker:
                 waiting = item
                 break
             if isinstance(item, (LiveSpan, Feedback)):
-                self._weigh(-_weight(item))
+                if isinstance(item, LiveSpan):
+                    self._weigh(-item.weight)
                 items.append(item)
             else:
                 self._shielded("a job", item)
@@ -211,8 +212,10 @@ class Worker:
 
     def _has_room(self, item: LiveSpan | Feedback) -> bool:
         """Whether the queue can take this item's content; only heavy ones are weighed, the count bounds the rest."""
-        weight = _weight(item)
-        return weight == 0 or self._weigh(weight)
+        if isinstance(item, Feedback):
+            return True
+        item.weight = _weight(item)
+        return item.weight == 0 or self._weigh(item.weight)
 
     def _weigh(self, weight: int) -> bool:
         if weight == 0:
@@ -236,10 +239,8 @@ def _sync(sink: Sink) -> None:
     sink.sync()
 
 
-def _weight(item: LiveSpan | Feedback) -> int:
+def _weight(item: LiveSpan) -> int:
     """The length of what it carries, where that is heavy; else 0."""
-    if isinstance(item, Feedback):
-        return 0
     length = len(item.input or "") + len(item.output or "")
     if item.exchange is not None:
         length += len(item.exchange.request) + len(item.exchange.response or "")

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from loopkit import _host
 from loopkit.capture.sinks import Batch
-from loopkit.config import Settings
+from loopkit.config import Destination, Settings
 from loopkit.types import Kind
 from loopkit.wire.decode import attributes_of
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 _QUEUE_LIMIT = 20_000
 _SYNC_SECONDS = 1.0
+_POLL = 0.005
+_asking = _host.Shielded("asking the application's sampler")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
@@ -47,6 +51,10 @@ class HostSink:
         self._found = found
         self._provider: Any = None
         self._start_empty()
+
+    def serves(self, destination: Destination) -> bool:
+        """Whether an exporter of the application's sends to this destination already, as far as they say."""
+        return place_of(destination.endpoint, grpc=destination.protocol == "grpc") in self.endpoints
 
     def look(self) -> Any:
         """The provider whose processors can be reached, or None. It may come, or be replaced, at any time."""
@@ -69,10 +77,10 @@ class HostSink:
     def samples(self, trace_id: int, name: str, kind: Kind) -> bool:
         """Whether the application's sampler would take a trace that begins here. It governs its processors alone."""
         sampler = getattr(self._provider, "sampler", None)
-        if sampler is None:
-            return True
         otel_kind = SpanKind.CLIENT if kind in ("llm", "embedding", "retrieval") else SpanKind.INTERNAL
-        return bool(sampler.should_sample(None, trace_id, name, otel_kind).decision.is_sampled())
+        with _asking:
+            return sampler is None or sampler.should_sample(None, trace_id, name, otel_kind).decision.is_sampled()
+        return True
 
     def accept(self, batch: Batch) -> None:
         """See `Sink.accept`."""
@@ -87,18 +95,18 @@ class HostSink:
                     "host queue", f"the application's processors are behind: {self.dropped} dropped"
                 )
                 continue
+            self._accepted += 1
             self._queue.append(span.bytes_with(content=self._content, local=False))
         self._wake()
 
     def sync(self) -> None:
         """See `Sink.sync`: wait a little until the processors have what was accepted."""
-        if self._queue and self._thread is not None:
-            self._idle.wait(_SYNC_SECONDS)
+        self._wait_for_processors(_SYNC_SECONDS)
 
     def close(self, timeout: float) -> None:
         """See `Sink.close`."""
         if self._thread is not None:
-            self._idle.wait(timeout)
+            self._wait_for_processors(timeout)
             self._stopped = True
             self._work.set()
             self._thread.join(0.1)
@@ -109,14 +117,14 @@ class HostSink:
 
     def _start_empty(self) -> None:
         self._queue: deque[bytes] = deque()
-        self._work, self._idle = threading.Event(), threading.Event()
+        self._work = threading.Event()
+        self._accepted = self._handed_on = 0
         self._stopped = False
         self._thread: threading.Thread | None = None
 
     def _wake(self) -> None:
         if not self._queue:
             return
-        self._idle.clear()
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="loopkit-host", daemon=True)
             try:
@@ -132,7 +140,11 @@ class HostSink:
             self._work.wait()
             self._work.clear()
             self._hand_on()
-            self._idle.set()
+
+    def _wait_for_processors(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while self._handed_on < self._accepted and self._thread is not None and time.monotonic() < deadline:
+            time.sleep(_POLL)
 
     def _hand_on(self) -> None:
         while self._queue:
@@ -141,6 +153,7 @@ class HostSink:
                 provider = self._provider
                 if provider is not None:
                     provider._active_span_processor.on_end(readable(data, provider, self._version))
+            self._handed_on += 1
 
 
 def readable(data: bytes, provider: Any, version: str) -> ReadableSpan:
@@ -193,4 +206,11 @@ def _endpoints(provider: Any) -> Iterator[str]:
     for processor in getattr(_processors(provider), "_span_processors", ()):
         endpoint = getattr(getattr(processor, "span_exporter", None), "_endpoint", None)
         if isinstance(endpoint, str):
-            yield endpoint
+            yield place_of(endpoint, grpc="//" not in endpoint)  # gRPC's exporter keeps host and port alone
+
+
+def place_of(endpoint: str, *, grpc: bool) -> str:
+    """Host, port and path: the same for all ways to write one place."""
+    parts = urlsplit(endpoint if "//" in endpoint else f"//{endpoint}")
+    port = parts.port or (4317 if grpc else 443 if parts.scheme == "https" else 80)
+    return f"{parts.hostname}:{port}" + ("" if grpc else parts.path.rstrip("/"))

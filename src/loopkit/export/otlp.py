@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -21,6 +21,7 @@ from loopkit.export.spool import Waiting
 from loopkit.export.transport import NotNow, Refused, Transport, transport_to
 from loopkit.wire.encode import encode_request
 
+_LARGEST_BATCH = 2 << 20
 _LONGEST_WAIT = 30.0
 _POLL = 0.02
 _OTHERS_POLL = 0.5
@@ -60,17 +61,27 @@ class OtlpSink:
             self._wake()  # what an earlier process left
 
     @property
-    def durable(self) -> bool:
+    def durable(self) -> bool | None:
         """See `Sink.durable`."""
-        return self.spool.durable
+        return self.spool.durable if self._served() else None
 
     def accept(self, batch: Batch) -> None:
         """See `Sink.accept`: on return the batch is in the spool."""
-        if batch.spans and self._served():
+        if not batch.spans or not self._served():
+            return
+        dropped = self.spool.dropped
+        try:
             spans = [span.bytes_with(content=self._content, local=False) for span in batch.spans]
-            self.spool.append(encode_request(self._encoded_resource, "loopkit", self._version, spans))
+            for portion in _portions(spans):
+                self.spool.append(encode_request(self._encoded_resource, "loopkit", self._version, portion))
+        finally:
             self._pending = True
             self._wake()
+        if self.spool.dropped > dropped:
+            _host.warn_now_and_then(
+                f"spool of {self.destination.endpoint}",
+                f"the spool for {self.destination.endpoint} is full: {self.spool.dropped} batches were dropped so far",
+            )
 
     def sync(self) -> None:
         """See `Sink.sync`."""
@@ -120,8 +131,13 @@ class OtlpSink:
             while not self._stop.is_set():
                 self._work.wait()
                 self._work.clear()
+                done = False
                 with _host.Shielded("delivering spans"):
                     self._drain(transport)
+                    done = True
+                if not done:  # a full disk, say: it may pass
+                    self._stop.wait(_OTHERS_POLL)
+                    self._work.set()
         finally:
             transport.close()
 
@@ -183,6 +199,19 @@ class OtlpSink:
             f"unreachable {self.destination.endpoint}",
             f"{self.destination.endpoint} can't take spans now ({error}): they wait in the spool",
         )
+
+
+def _portions(spans: list[bytes]) -> Iterator[list[bytes]]:
+    """So many together as receivers take: gRPC's limit is 4 MiB, some proxies' is less."""
+    portion: list[bytes] = []
+    size = 0
+    for span in spans:
+        if portion and size + len(span) > _LARGEST_BATCH:
+            yield portion
+            portion, size = [], 0
+        portion.append(span)
+        size += len(span)
+    yield portion
 
 
 def _wait(state: Any) -> float:

@@ -15,7 +15,7 @@ from loopkit.errors import InvalidSetting
 from loopkit.export.spool import DiskSpool, MemorySpool
 
 _ENDPOINT: Final = "endpoint"
-"""A file that says whose spool it is."""
+"""A file that says whose spool it is, and its bound in bytes."""
 _MEMORY_LIMIT: Final = 32 << 20
 
 
@@ -27,8 +27,8 @@ def spools(home: str | os.PathLike[str] | None = None) -> dict[str, DiskSpool]:
     root = (home_directory() if home is None else Path(home)) / "spool"
     found: dict[str, DiskSpool] = {}
     for file in sorted(root.glob(f"*/{_ENDPOINT}")):
-        endpoint = file.read_text().strip()
-        found[endpoint] = DiskSpool(file.parent, Destination(endpoint=endpoint).spool_bytes, time.time_ns)
+        endpoint, limit = file.read_text().split()
+        found[endpoint] = DiskSpool(file.parent, int(limit), time.time_ns)
     return found
 
 
@@ -41,7 +41,7 @@ def spool_of(home: Path, destination: Destination) -> DiskSpool | MemorySpool:
     draw = random.SystemRandom().random
     try:
         spool = DiskSpool(directory, destination.spool_bytes, time.time_ns, drop=destination.drop, chance=draw)
-        (directory / _ENDPOINT).write_text(destination.endpoint + "\n")
+        (directory / _ENDPOINT).write_text(f"{destination.endpoint} {destination.spool_bytes}\n")
     except (FileExistsError, NotADirectoryError) as error:
         raise InvalidSetting(
             f"the spool's directory {directory} can't be made, since {error.filename} is a file: move it away, or "

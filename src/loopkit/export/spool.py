@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -36,6 +37,7 @@ _SEGMENT: Final = ".seg"
 _DONE: Final = ".done"
 _BATCH: Final = ".otlp"
 _REASON: Final = ".reason"
+_DAMAGED: Final = ".damaged"
 _LARGEST_SEGMENT: Final = 4 << 20
 _SEGMENTS: Final = 8
 """A spool has room for at least so many segments, so that dropping the oldest costs no more than this part of it."""
@@ -58,8 +60,8 @@ class Spool(Protocol):
     dropped: int
     """Batches that went for the bound, or were damaged."""
 
-    def append(self, data: bytes) -> None:
-        """Keep a batch. Raises `OSError`, and then nothing of it is kept."""
+    def append(self, data: bytes) -> bool:
+        """Keep a batch; False where it went for the bound. Raises `OSError`, and then nothing of it is kept."""
         ...
 
     def sync(self) -> None:
@@ -118,21 +120,25 @@ class DiskSpool:
         self._drop = drop
         self._chance = chance
         self._writer: _Writer | None = None
-        self._lock: int | None = None
+        self._locks: set[int] = set()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(directory, os.W_OK | os.X_OK):
             raise PermissionError(13, os.strerror(13), str(directory))
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes) -> bool:
         """See `Spool.append`. Where the bound would be passed, batches go by the policy, and are counted."""
-        if self._writer is None or self._writer.size + len(data) > self._segment_size:
-            self._close_writer()
-            if not self._make_room(max(self._segment_size, len(data) + len(_HEADER) + _RECORD.size)):
-                self.dropped += 1
-                return
-            name = f"{self._clock():020d}-{os.getpid()}-{os.urandom(3).hex()}"
-            self._writer = _Writer(self.directory, name)
-        self._writer.append(data)
+        while True:
+            if self._writer is None or self._writer.size + len(data) > self._segment_size:
+                self._close_writer()
+                if not self._make_room(max(self._segment_size, len(data) + len(_HEADER) + _RECORD.size)):
+                    self.dropped += 1
+                    return False
+                name = f"{self._clock():020d}-{os.getpid()}-{os.urandom(3).hex()}"
+                self._writer = _Writer(self.directory, name)
+            self._writer.append(data)
+            if not self._writer.is_gone():
+                return True
+            self._close_writer()  # another process needed the room: it counted what was there, but not this batch
 
     def sync(self) -> None:
         """See `Spool.sync`."""
@@ -145,13 +151,15 @@ class DiskSpool:
         if fcntl is None:
             yield True
             return
-        self._lock = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        with _no_fork:  # a child must know of every descriptor that it has to close
+            descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._locks.add(descriptor)
         try:
-            yield _try_lock(self._lock, fcntl.LOCK_EX)
+            yield _try_lock(descriptor, fcntl.LOCK_EX)
         finally:
-            if self._lock is not None:
-                os.close(self._lock)
-            self._lock = None
+            with _no_fork:
+                self._locks.discard(descriptor)
+                os.close(descriptor)
 
     def waiting(self) -> Iterator[Waiting]:
         """See `Spool.waiting`."""
@@ -183,11 +191,11 @@ class DiskSpool:
 
     def replay(self) -> int:
         """Let the dead letters wait again; how many."""
-        letters = self.letters()
-        for letter, _ in letters:
-            self.append(letter.read_bytes())
+        kept = [letter for letter, _ in self.letters() if self.append(letter.read_bytes())]
+        self.sync()
+        for letter in kept:
             _unlink(letter, letter.with_suffix(_REASON))
-        return len(letters)
+        return len(kept)
 
     def clear(self) -> int:
         """Remove everything that no living process is writing; how many batches went."""
@@ -195,7 +203,7 @@ class DiskSpool:
         for segment in filter(_is_abandoned, self.segments()):
             gone += len(_read(segment)[0])
             _unlink(segment, segment.with_suffix(_DONE))
-        for letter, _ in self.letters():
+        for letter in (*self.dead.glob(f"*{_BATCH}"), *self.dead.glob(f"*{_DAMAGED}")):
             gone += 1
             _unlink(letter, letter.with_suffix(_REASON))
         return gone
@@ -208,9 +216,9 @@ class DiskSpool:
             batches, damaged = _read(segment)
             if damaged and not batches:
                 self.dropped += 1
-                reason = "the segment is damaged here: its checksum doesn't fit"
+                reason = "the segment is torn or damaged here: length or checksum don't fit"
                 _host.warn_once("damaged spool", f"a part of {segment} is damaged and was put aside in {self.dead}")
-                self._put_aside(segment.stem, damaged, reason, suffix=".damaged")
+                self._put_aside(segment.stem, damaged, reason, suffix=_DAMAGED)
             if not batches and _is_ours(segment):
                 _unlink(segment, segment.with_suffix(_DONE))
 
@@ -223,21 +231,26 @@ class DiskSpool:
 
     def after_fork(self) -> None:
         """See `Spool.after_fork`. Locks are the open files': a child that kept them open would hold them for ever."""
-        self._close_writer()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        inherited, self._locks = self._locks, set()
+        if self._writer is not None:
+            inherited.add(self._writer.file)
+            self._writer = None
+        for descriptor in inherited:
+            with suppress(OSError):
+                os.close(descriptor)
 
     def _close_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.sync()
+            writer.close()
 
     def _make_room(self, needed: int) -> bool:
         """Whether a new segment of this size may be made; the oldest go first, if the policy says so."""
         if needed > self._limit:
             return False
-        segments = self.segments()
+        # first those that nobody writes any more; a living process would have to begin anew
+        segments = sorted(self.segments(), key=lambda segment: (not _is_abandoned(segment), segment))
         sizes = {segment: _size(segment) for segment in segments}
         while sum(sizes.values()) + needed > self._limit:
             if self._drop == "newest" or (self._drop == "sampled" and self._chance() < 0.5):
@@ -276,7 +289,7 @@ class MemorySpool:
         self._bytes = 0
         self._count = 0
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes) -> bool:
         """See `Spool.append`."""
         self._count += 1
         self._batches.append(Waiting(data, Path(), self._count))
@@ -284,6 +297,7 @@ class MemorySpool:
         while self._bytes > self._limit:
             self._bytes -= len(self._batches.popleft().data)
             self.dropped += 1
+        return bool(self._batches)
 
     def sync(self) -> None:
         """See `Spool.sync`: nothing would help."""
@@ -319,44 +333,67 @@ class MemorySpool:
         self._bytes = 0
 
 
+_no_fork = threading.Lock()
+"""Held while descriptors are opened or closed that a child has to close, and while somebody forks."""
+
+
+def _allow_forks_again() -> None:
+    global _no_fork
+    _no_fork = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=lambda: _no_fork.acquire(),
+        after_in_parent=lambda: _no_fork.release(),
+        after_in_child=_allow_forks_again,
+    )
+
+
 class _Writer:
     """The segment that this process appends to, locked while it lives."""
 
     def __init__(self, directory: Path, name: str) -> None:
         # Locked before it has its name: a segment that isn't locked is a dead process's.
         temporary = directory / f".{name}"
-        self._file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        done = directory / f"{name}{_DONE}"
+        self.file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
             if fcntl is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX)
-            os.write(self._file, _HEADER)
+                fcntl.flock(self.file, fcntl.LOCK_EX)
+            os.write(self.file, _HEADER)
+            done.write_bytes(_OFFSET.pack(0))  # now: a full disk must not keep what was delivered from being struck off
             os.replace(temporary, directory / f"{name}{_SEGMENT}")
         except BaseException:
-            os.close(self._file)
-            _unlink(temporary)
+            os.close(self.file)
+            _unlink(temporary, done)
             raise
         self.size = len(_HEADER)
 
     def append(self, data: bytes) -> None:
         record = _RECORD.pack(len(data), zlib.crc32(data)) + data
         try:
-            written = os.write(self._file, record)
+            written = os.write(self.file, record)
             if written < len(record):
                 raise OSError(28, os.strerror(28))
         except OSError:
-            os.ftruncate(self._file, self.size)
+            os.ftruncate(self.file, self.size)
             raise
         self.size += len(record)
 
     def sync(self) -> None:
-        getattr(os, "fdatasync", os.fsync)(self._file)
+        getattr(os, "fdatasync", os.fsync)(self.file)
+
+    def is_gone(self) -> bool:
+        """Whether somebody has removed the segment meanwhile."""
+        return os.fstat(self.file).st_nlink == 0
 
     def close(self) -> None:
-        os.close(self._file)
+        os.close(self.file)
 
 
 def _read(segment: Path) -> tuple[list[Waiting], bytes]:
-    """The whole batches that wait in a segment; and what follows them, where it is damaged and not merely torn."""
+    """The whole batches that wait in a segment; and what follows them, torn or damaged."""
     found: list[Waiting] = []
     try:
         with segment.open("rb") as file:
@@ -371,13 +408,11 @@ def _read(segment: Path) -> tuple[list[Waiting], bytes]:
     while len(rest) - position >= _RECORD.size:
         length, checksum = _RECORD.unpack_from(rest, position)
         data = bytes(rest[position + _RECORD.size : position + _RECORD.size + length])
-        if len(data) < length:
+        if not length or len(data) < length or zlib.crc32(data) != checksum:
             break
-        if zlib.crc32(data) != checksum:
-            return found, bytes(rest[position:])
         position += _RECORD.size + length
         found.append(Waiting(data, segment, end + position))
-    return found, b""
+    return found, bytes(rest[position:])
 
 
 def _is_ours(segment: Path, header: bytes | None = None) -> bool:

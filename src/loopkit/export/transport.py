@@ -16,9 +16,7 @@ import httpx
 from loopkit.config import Destination
 
 _RETRYABLE = frozenset((429, 502, 503, 504))
-_RETRYABLE_CODES = frozenset(
-    ("CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS")
-)
+_RETRYABLE_CODES = frozenset(("CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"))
 _METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
@@ -114,9 +112,10 @@ class GrpcTransport:
             )
         except self._error as error:
             failure: Any = error  # a failed call is both the error and the call
-            code, details = failure.code().name, failure.details() or ""
-            if code in _RETRYABLE_CODES:
-                raise NotNow(f"{code}: {details}", _pushback(failure)) from error
+            code, details, pause = failure.code().name, failure.details() or "", _pushback(failure)
+            # RESOURCE_EXHAUSTED passes only if the receiver says when: it may also mean that a batch is too large.
+            if code in _RETRYABLE_CODES or (code == "RESOURCE_EXHAUSTED" and pause is not None):
+                raise NotNow(f"{code}: {details}", pause) from error
             raise Refused(f"{code}: {details[:500]}") from error
         return _rejected(answer)
 

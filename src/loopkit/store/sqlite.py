@@ -40,9 +40,9 @@ class Store:
         self._before_read = before_read
         self._connections: dict[int, sqlite3.Connection] = {}
         self._lock = threading.Lock()
-        self._turnstile, self._writing = threading.Lock(), threading.Lock()
+        self._turnstile, self._using = threading.Lock(), threading.Lock()
         self._prepare()
-        with self._refusals():
+        with self._refusals(), self._alone():
             self._connection()
         _stores.add(self)
 
@@ -217,31 +217,31 @@ class Store:
 
     def close(self) -> None:
         """Give back every connection."""
-        with self._lock:
+        with self._alone():
             connections, self._connections = list(self._connections.values()), {}
-        for connection in connections:
-            connection.close()
+            for connection in connections:
+                connection.close()
 
     def before_fork(self) -> bool:
-        """Wait for a transaction that another thread is in: a child would inherit its lock and never get it off.
+        """Wait for what another thread does in SQLite: a child would inherit its locks and never get them off.
 
         False where that takes too long: a fork is the application's, and a child that can't write says so.
         """
         self._turnstile.acquire()
-        if self._writing.acquire(timeout=_FORK_SECONDS):
+        if self._using.acquire(timeout=_FORK_SECONDS):
             return True
         self._turnstile.release()
         return False
 
     def after_fork_in_parent(self) -> None:
         """Let writers go on."""
-        self._writing.release()
+        self._using.release()
         self._turnstile.release()
 
     def after_fork(self) -> None:
         """In a child: forget the parent's connections without closing them, as SQLite demands."""
         self._lock = threading.Lock()
-        self._turnstile, self._writing = threading.Lock(), threading.Lock()
+        self._turnstile, self._using = threading.Lock(), threading.Lock()
         _kept_from_parent.extend(self._connections.values())
         self._connections = {}
 
@@ -250,7 +250,7 @@ class Store:
     def _read(self, query: str, values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
         if self._before_read is not None:
             self._before_read()
-        with self._refusals():
+        with self._refusals(), self._alone():
             self._make_rows()
             return self._connection().execute(query, values).fetchall()
 
@@ -258,7 +258,7 @@ class Store:
         """Turn waiting batches into rows, a portion a transaction."""
         connection = self._connection()
         while connection.execute("SELECT 1 FROM batch LIMIT 1").fetchone():
-            with self._transaction():
+            with self._begun():
                 batches = connection.execute("SELECT seq, data FROM batch ORDER BY seq LIMIT ?", (_PORTION,)).fetchall()
                 for seq, data in batches:
                     try:
@@ -272,19 +272,29 @@ class Store:
                     connection.execute("DELETE FROM batch WHERE seq = ?", (seq,))
 
     @contextmanager
-    def _transaction(self) -> Generator[sqlite3.Connection]:
-        connection = self._connection()
+    def _alone(self) -> Generator[None]:
+        """Around everything that goes into SQLite: a fork meanwhile would leave its locks held in the child."""
         with self._turnstile:  # a fork that waits goes first
             pass
-        with self._writing:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:  # a full disk has rolled back by itself
-                    connection.execute("ROLLBACK")
-                raise
+        with self._using:
+            yield
+
+    @contextmanager
+    def _transaction(self) -> Generator[sqlite3.Connection]:
+        with self._alone(), self._begun() as connection:
+            yield connection
+
+    @contextmanager
+    def _begun(self) -> Generator[sqlite3.Connection]:
+        connection = self._connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # a full disk has rolled back by itself
+                connection.execute("ROLLBACK")
+            raise
 
     def _connection(self) -> sqlite3.Connection:
         """This thread's own connection."""
