@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from openai import OpenAI
 
 import loopkit
 from loopkit import checks
+from loopkit.capture.snapshot import snapshot
 from loopkit.errors import InvalidInput
 from loopkit.testing import MemorySink, ScriptedProvider, recording
 
@@ -223,3 +225,38 @@ def test_forked_workers_draw_differently(clean_environment: Path) -> None:
 def test_a_store_in_ones_own_directory_leaves_its_files_alone(tmp_path: Path) -> None:
     loopkit.init("svc", store=tmp_path)
     assert not (tmp_path / ".gitignore").exists()
+
+
+def test_a_circle_around_much_content_costs_no_more_than_the_content() -> None:
+    circular: dict[str, Any] = {"history": ["x" * 10_000] * 100}
+    circular["self"] = circular
+    tracemalloc.start()
+    text = snapshot(circular)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "xxx" in text
+    assert peak < 100_000_000  # a walk to the recursion limit took more than a gigabyte
+
+
+def test_a_container_whose_own_methods_fail_is_named() -> None:
+    class Broken(dict[str, int]):
+        def items(self) -> Any:
+            raise RuntimeError("no")
+
+    assert "Broken" in snapshot(Broken(a=1)) or snapshot(Broken(a=1)) == '{"a":1}'
+
+
+def test_what_is_set_after_the_end_is_not_charged_to_the_queue() -> None:
+    from opentelemetry import trace as otel
+
+    @loopkit.trace
+    def work() -> int:
+        loopkit.current_span().set(output="x" * 900_000)
+        otel.get_current_span().end()
+        return 1
+
+    with recording(redact=lambda text: text) as sink:
+        for _ in range(120):
+            work()
+            loopkit.flush()
+        assert len(sink.spans()) == 120

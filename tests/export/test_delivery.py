@@ -307,6 +307,21 @@ def test_two_processes_drain_one_spool_without_sending_twice(collector: Collecto
     assert sorted(collector.names()) == sorted(f"{name}{number}" for name in "abc" for number in range(40))
 
 
+def test_batches_are_no_larger_than_receivers_take(collector: Collector) -> None:
+    loopkit.init("svc", export=[loopkit.Destination(endpoint=collector.endpoint, content=True)])
+    for number in range(12):
+        with loopkit.span(f"call {number}", input="word " * 100_000):
+            pass
+    until(lambda: len(collector.names()) == 12)
+    assert len(collector.bodies) >= 3
+    assert max(map(len, collector.bodies)) < 3 << 20
+
+
+def test_a_header_that_cant_be_sent_is_said_at_once() -> None:
+    with pytest.raises(InvalidSetting, match="header 'x-team' is 'é'"):
+        loopkit.Destination(endpoint="http://127.0.0.1:9/v1/traces", headers={"x-team": "é"})
+
+
 def test_a_receiver_by_others_reads_our_spans(tmp_path: Path) -> None:
     receiver = Receiver(tmp_path)
     try:

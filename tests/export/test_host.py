@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from loopkit.export.host import place_of
 from tests.export.test_delivery import Collector
 
 HOSTS = {
@@ -231,6 +232,44 @@ def test_a_processor_that_hangs_or_fails_holds_up_nothing_of_ours(collector: Col
         timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["True", "True", "3"], done.stderr
+
+
+def test_a_sampler_that_fails_does_not_reach_the_application(collector: Collector) -> None:
+    bad = """
+        from opentelemetry.sdk.trace.sampling import Sampler
+        class Bad(Sampler):
+            def should_sample(self, *args, **kwargs):
+                raise RuntimeError("broken")
+            def get_description(self):
+                return "bad"
+        provider = TracerProvider(sampler=Bad())
+        provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(endpoint=ENDPOINT)))
+        trace.set_tracer_provider(provider)
+        loopkit.init("svc")
+        with loopkit.span("ours"): pass
+        loopkit.flush()
+    """
+    run(collector, bad)
+    assert list(arrived(collector)) == ["ours"]
+
+
+def test_flush_says_what_is_kept_where_only_the_host_exports(collector: Collector) -> None:
+    init = 'loopkit.init("svc", store=None)\nwith loopkit.span("ours"): pass\nprint(loopkit.flush())\n'
+    endpoint = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.endpoint}
+    assert run(collector, HOSTS["batch processor"], init, **endpoint) == "False"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "grpc"),
+    [
+        ("http://h:4318/v1/traces", "http://h:4318/v1/traces/", False),
+        ("https://h/v1/traces", "https://h:443/v1/traces", False),
+        ("h:4317", "http://h:4317", True),
+        ("h", "https://h:4317/", True),
+    ],
+)
+def test_one_place_may_be_written_in_several_ways(one: str, other: str, grpc: bool) -> None:
+    assert place_of(one, grpc=grpc) == place_of(other, grpc=grpc)
 
 
 def test_our_own_sending_is_not_the_applications_work(collector: Collector) -> None:

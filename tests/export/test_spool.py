@@ -250,3 +250,55 @@ def test_in_memory_it_is_the_same_until_the_process_ends() -> None:
     spool.strike_off(next(spool.waiting()))
     spool.bury(next(spool.waiting()), "no")
     assert contents(spool) == []
+
+
+def test_a_process_whose_segment_another_one_dropped_loses_nothing_more(tmp_path: Path) -> None:
+    ours, other = spool_in(tmp_path, limit=80_000), spool_in(tmp_path, limit=80_000)
+    ours.append(b"first")
+    for number in range(20):
+        other.append(bytes([number]) * 9_000)
+    assert ours.append(b"second") is True
+    assert b"second" in contents(ours)
+    assert other.dropped > 0
+
+
+def test_what_a_full_spool_does_not_take_stays_a_dead_letter(tmp_path: Path) -> None:
+    spool = spool_in(tmp_path, limit=250, drop="newest")
+    spool.append(b"a" * 100)
+    spool.bury(next(spool.waiting()), "no")
+    for _ in range(3):
+        spool.append(b"b" * 100)
+    assert spool.replay() == 0
+    assert [reason for _, reason in spool.letters()] == ["no"]
+
+
+def test_a_wrong_length_is_noticed_and_zeros_are_no_batches(tmp_path: Path) -> None:
+    spool = spool_in(tmp_path)
+    for number in range(3):
+        spool.append(bytes([65 + number]) * 50)
+    spool.close()
+    (segment,) = spool.segments()
+    whole = bytearray(segment.read_bytes())
+    whole[whole.index(b"B" * 50) - 6] = 7  # the length's second byte: now it is longer than what is left
+    segment.write_bytes(whole + bytes(4096))
+    assert contents(spool) == [b"A" * 50]
+    spool.strike_off(next(spool.waiting()))
+    spool.sweep()
+    assert (spool.dropped, spool.segments()) == (1, [])
+    assert spool.clear() == 1
+    assert not list(spool.dead.glob("*.damaged"))
+
+
+def test_a_full_disk_lets_what_was_delivered_be_struck_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = spool_in(tmp_path)
+    spool.append(b"delivered")
+    opened = os.open
+
+    def no_new_files(path: Any, flags: int, *rest: Any) -> int:
+        if flags & os.O_CREAT and not os.path.exists(path):
+            raise OSError(errno.ENOSPC, "no space")
+        return opened(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", no_new_files)
+    spool.strike_off(next(spool.waiting()))
+    assert contents(spool) == []
