@@ -40,8 +40,8 @@ def init(
     """Start recording in this process.
 
     `service` is the name spans bear. `store` is the local store's directory (default `LOOPKIT_HOME`, else
-    `.loopkit`), None for none. `export` lists OTLP/HTTP endpoints; `OTEL_EXPORTER_OTLP_*` adds one. `content`
-    says where inputs and outputs may go: "local" (the store), "export" (over OTLP too), "off" (nowhere).
+    `.loopkit`), None for none. `export` lists OTLP endpoints, URLs or `Destination`s; `OTEL_EXPORTER_OTLP_*` adds one.
+    `content` says where inputs and outputs may go: "local" (the store), "export" (over OTLP too), "off" (nowhere).
     `redact` is a function from text to text that runs before anything is kept (default: keys, cards, IBANs,
     e-mail addresses and phone numbers). `sample` is the probability with which a trace is recorded (default: what
     `OTEL_TRACES_SAMPLER` says, else 1). `strict` raises recording's own faults. Calling it again replaces the first

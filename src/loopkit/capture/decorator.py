@@ -142,8 +142,17 @@ class _Plan:
             return live
         return None
 
-    def returned(self, recorder: Recorder, live: LiveSpan, value: Any) -> None:
+    def failed(self, recorder: Recorder, live: LiveSpan | None, token: object, error: BaseException) -> None:
+        """The call is over with an exception, which the caller raises on."""
+        recorder.leave(token)
+        if live is not None:
+            live.finish(error)
+
+    def returned(self, recorder: Recorder, live: LiveSpan | None, token: object, value: Any) -> None:
         """The call is over: its output, and the end of its span."""
+        recorder.leave(token)
+        if live is None:
+            return
         with _ending:
             live.output = snapshot(value)
             if type(value) not in _NAMELESS:
@@ -179,13 +188,9 @@ def _wrap_sync(function: Any, plan: _Plan) -> Any:
         try:
             value = function(*args, **kwargs)
         except BaseException as error:
-            recorder.leave(token)
-            if live is not None:
-                live.finish(error)
+            plan.failed(recorder, live, token, error)
             raise
-        recorder.leave(token)
-        if live is not None:
-            plan.returned(recorder, live, value)
+        plan.returned(recorder, live, token, value)
         return value
 
     return wrapper
@@ -205,13 +210,9 @@ def _wrap_async(function: Any, plan: _Plan) -> Any:
         try:
             value = await function(*args, **kwargs)
         except BaseException as error:
-            recorder.leave(token)
-            if live is not None:
-                live.finish(error)
+            plan.failed(recorder, live, token, error)
             raise
-        recorder.leave(token)
-        if live is not None:
-            plan.returned(recorder, live, value)
+        plan.returned(recorder, live, token, value)
         return value
 
     return wrapper

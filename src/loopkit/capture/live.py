@@ -121,12 +121,12 @@ class LiveSpan(OtelSpan):
 
     def describe(self, metadata: Mapping[str, JSON], tags: tuple[str, ...] = ()) -> None:
         """Add metadata and tags."""
-        old = self.ambient or Ambient()
+        old, plain = self.ambient or Ambient(), plain_copy(metadata)
         self.ambient = Ambient(
             user_id=old.user_id,
             session_id=old.session_id,
-            tags=tuple(dict.fromkeys((*old.tags, *tags, *tags_of(plain_copy(metadata))))),
-            metadata={**old.metadata, **plain_copy(metadata)},
+            tags=tuple(dict.fromkeys((*old.tags, *tags, *tags_of(plain)))),
+            metadata={**old.metadata, **plain},
         )
 
     # What OpenTelemetry's API asks of a span.

@@ -142,9 +142,13 @@ def watch_raw(raw: Any, recording: Recording, filters: tuple[Filter, ...]) -> An
 
 
 class _Busy:
-    """Up while the SDK or httpx reads: they close the response themselves at the end of the body."""
+    """Up while the SDK or httpx reads: they close the response themselves at the end of the body.
 
-    def __init__(self) -> None:
+    As a context: one step of reading the body. One that fails is the call's failure.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
         self.iterator: RecordedIterator | None = None
         self.reading = 0
 
@@ -154,8 +158,10 @@ class _Busy:
     def __enter__(self) -> None:
         self.reading += 1
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.reading -= 1
+        if error is not None and not isinstance(error, (StopIteration, StopAsyncIteration)):
+            self._recording.raised(error)
 
 
 def _put_inside(stream: Any, recording: Recording, filters: tuple[Filter, ...], busy: _Busy) -> None:
@@ -179,9 +185,6 @@ def _watch_read(response: Any, recording: Recording, busy: _Busy) -> None:
                     piece = next(inner)
             except StopIteration:
                 break
-            except BaseException as error:
-                recording.raised(error)
-                raise
             pieces.append(piece)
             yield piece
         _read(recording, busy, pieces)
@@ -195,9 +198,6 @@ def _watch_read(response: Any, recording: Recording, busy: _Busy) -> None:
                     piece = await inner.__anext__()
             except StopAsyncIteration:
                 break
-            except BaseException as error:
-                recording.raised(error)
-                raise
             pieces.append(piece)
             yield piece
         _read(recording, busy, pieces)
@@ -213,7 +213,7 @@ def _read(recording: Recording, busy: _Busy, pieces: list[bytes]) -> None:
 def _watch_close(response: Any, recording: Recording) -> _Busy:
     """The SDKs' stream helpers close the HTTP response directly, past their own stream object."""
     close, aclose = response.close, response.aclose
-    busy = _Busy()
+    busy = _Busy(recording)
 
     def watched_close() -> None:
         if not busy:

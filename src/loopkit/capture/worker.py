@@ -35,7 +35,6 @@ class Worker:
         self._settings = settings
         self._sinks = sinks
         self.dropped = 0
-        self.written = 0
         self._awake = False
         self._closed = False
         self._fault: Exception | None = None
@@ -91,11 +90,6 @@ class Worker:
             for sink in self._sinks:
                 with _host.Shielded("closing a sink"):
                     sink.close(max(deadline - time.monotonic(), 0.0))
-
-    @property
-    def depth(self) -> int:
-        """How many items wait."""
-        return len(self._queue)
 
     def after_fork(self) -> None:
         """In a child: an empty queue (the parent still has its items) and a thread of its own."""
@@ -185,7 +179,6 @@ class Worker:
                 try:
                     if held[0].spans or held[0].feedback:
                         sink.accept(held[0])
-                        self.written += len(held[0].spans) + len(held[0].feedback)
                 except OSError as error:  # the disk's fault: it may pass
                     self._hold(held, error)
                     break

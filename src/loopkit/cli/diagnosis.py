@@ -73,10 +73,7 @@ def _settings() -> list[Finding]:
     found = [Finding("settings", not made.disabled, "recording is disabled" if made.disabled else "recording is on")]
     found += map(_probe, made.destinations)
     known = spools(made.home)
-    for endpoint in dict.fromkeys((*known, *(destination.endpoint for destination in made.destinations))):
-        if endpoint not in known:
-            continue
-        spool = known[endpoint]
+    for endpoint, spool in known.items():
         letters = spool.letters()
         text = f"{endpoint}: {sum(1 for _ in spool.waiting())} batches wait, {len(letters)} were refused"
         if letters:

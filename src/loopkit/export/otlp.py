@@ -52,10 +52,6 @@ class OtlpSink:
         self._http = transport
         self._served = served
         self.spool = spool_of(settings.home, destination)
-        self.delivered = 0
-        """Batches that were acknowledged."""
-        self.rejected = 0
-        """Acknowledged batches of which the receiver rejected a part."""
         self._start_fresh()
         if any(self.spool.waiting()):
             self._wake()  # what an earlier process left
@@ -75,7 +71,6 @@ class OtlpSink:
             for portion in _portions(spans):
                 self.spool.append(encode_request(self._encoded_resource, "loopkit", self._version, portion))
         finally:
-            self._pending = True
             self._wake()
         if self.spool.dropped > dropped:
             _host.warn_now_and_then(
@@ -90,7 +85,7 @@ class OtlpSink:
     def close(self, timeout: float) -> None:
         """Deliver what can be delivered within `timeout`; the rest stays in the spool for the next start."""
         deadline = time.monotonic() + timeout
-        while self._pending and self._thread is not None and time.monotonic() < deadline:
+        while self._thread is not None and time.monotonic() < deadline and any(self.spool.waiting()):
             time.sleep(_POLL)
         self._stop.set()
         self._work.set()
@@ -108,8 +103,6 @@ class OtlpSink:
         self._stop = threading.Event()
         self._work = threading.Event()
         self._thread: threading.Thread | None = None
-        self._pending = False
-        """Whether something was appended since everything was delivered."""
 
     def _wake(self) -> None:
         if self._thread is None:
@@ -149,21 +142,17 @@ class OtlpSink:
                     self._deliver_all(transport)
                     return
             if not any(self.spool.waiting()):
-                self._pending = False
                 return
             self._stop.wait(_OTHERS_POLL)
 
     def _deliver_all(self, transport: Transport) -> None:
         while not self._stop.is_set():
-            self._pending = False
             delivered = 0
             for batch in self.spool.waiting():
-                self._pending = True
                 if self._stop.is_set() or not self._deliver(transport, batch):
                     return
                 delivered += 1
             if not delivered:
-                self._pending = False
                 self.spool.sweep()
                 return
 
@@ -188,9 +177,7 @@ class OtlpSink:
             self.spool.bury(batch, str(refusal))
             return True
         self.spool.strike_off(batch)
-        self.delivered += 1
         if rejected:
-            self.rejected += 1
             _host.warn_once(f"rejected {self.destination.endpoint}", f"{self.destination.endpoint}: {rejected}")
         return True
 

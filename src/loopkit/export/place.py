@@ -12,7 +12,7 @@ from typing import Final
 from loopkit import _host
 from loopkit.config import Destination, home_directory
 from loopkit.errors import InvalidSetting
-from loopkit.export.spool import DiskSpool, MemorySpool
+from loopkit.export.spool import DiskSpool, MemorySpool, Spool
 
 _ENDPOINT: Final = "endpoint"
 """A file that says whose spool it is, and its bound in bytes."""
@@ -32,7 +32,7 @@ def spools(home: str | os.PathLike[str] | None = None) -> dict[str, DiskSpool]:
     return found
 
 
-def spool_of(home: Path, destination: Destination) -> DiskSpool | MemorySpool:
+def spool_of(home: Path, destination: Destination) -> Spool:
     """A destination's: on disk, or in memory where that can't be written.
 
     Raises `InvalidSetting` for a place that is a file.

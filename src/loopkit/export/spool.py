@@ -15,7 +15,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -68,8 +68,8 @@ class Spool(Protocol):
         """Have it survive a power failure too, as far as the disk's own cache."""
         ...
 
-    def held(self) -> Generator[bool]:
-        """As a context: True for the one who may deliver now."""
+    def held(self) -> AbstractContextManager[bool]:
+        """True for the one who may deliver now."""
         ...
 
     def waiting(self) -> Iterator[Waiting]:
@@ -82,6 +82,10 @@ class Spool(Protocol):
 
     def bury(self, batch: Waiting, reason: str) -> None:
         """The receiver will never take this batch: put it aside with the reason."""
+        ...
+
+    def sweep(self) -> None:
+        """Clear away what has been delivered whole and nobody writes any more. For who holds the spool."""
         ...
 
     def close(self) -> None:
@@ -209,7 +213,7 @@ class DiskSpool:
         return gone
 
     def sweep(self) -> None:
-        """Clear away what has been delivered whole and nobody writes any more. For who holds the spool."""
+        """See `Spool.sweep`."""
         for segment in self.segments():
             if not _is_abandoned(segment):
                 continue
@@ -242,8 +246,10 @@ class DiskSpool:
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            writer.sync()
-            writer.close()
+            try:
+                writer.sync()
+            finally:
+                writer.close()
 
     def _make_room(self, needed: int) -> bool:
         """Whether a new segment of this size may be made; the oldest go first, if the policy says so."""
@@ -322,7 +328,7 @@ class MemorySpool:
         self.strike_off(batch)
 
     def sweep(self) -> None:
-        """Nothing is left behind."""
+        """See `Spool.sweep`: nothing is left behind."""
 
     def close(self) -> None:
         """See `Spool.close`."""
