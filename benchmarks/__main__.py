@@ -1,20 +1,48 @@
-"""`python -m benchmarks`: every benchmark, as Markdown on standard output."""
+"""`python -m benchmarks [--json FILE] [PART ...]`: the benchmarks, as Markdown on standard output."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import platform
 from datetime import date
+from importlib import import_module
 from importlib.metadata import version
 
-from benchmarks import clients, decorated, start
+from benchmarks.measure import markdown
+
+PARTS = {
+    "decorated": "A decorated call",
+    "rate": "5,000 calls a second",
+    "clients": "A call of the OpenAI client",
+    "start": "Starting",
+    "memory": "Memory",
+    "peers": "Others",
+}
 
 
 def main() -> None:
-    """Run and print."""
-    print(f"Measured {date.today()} on {platform.machine()}, Python {platform.python_version()}, ", end="")
-    print(f"opentelemetry-sdk {version('opentelemetry-sdk')}, openai {version('openai')}.\n")
-    for part in (decorated, clients, start):
-        print(part.table())
+    """Run and print; `peers` only where it is asked for, since it needs `benchmarks/peers.txt` installed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", metavar="FILE", help="write the figures here too")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
+    asked = parser.parse_args()
+    about = {
+        "date": str(date.today()),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "opentelemetry-sdk": version("opentelemetry-sdk"),
+        "openai": version("openai"),
+    }
+    print("Measured: " + ", ".join(f"{name} {value}" for name, value in about.items()) + ".\n")
+    found: dict[str, object] = {"about": about}
+    for part in asked.parts or [name for name in PARTS if name != "peers"]:
+        rows = import_module(f"benchmarks.{part}").rows()
+        found[part] = rows
+        print(markdown(PARTS[part], rows), flush=True)
+    if asked.json:
+        with open(asked.json, "w") as file:
+            json.dump(found, file, indent=1)
 
 
 if __name__ == "__main__":

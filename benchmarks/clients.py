@@ -3,52 +3,40 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import statistics
 
 import httpx2
 from openai import OpenAI
 
 import loopkit
-from benchmarks.measure import Cost, rounds
-from loopkit import _assemble
-from loopkit.config import Settings, settings
+from benchmarks.decorated import fresh, recorded
+from benchmarks.measure import Case, ratio, rounds
 from loopkit.testing import chat_completion
 
 CHUNKS = 500
 MESSAGES = [{"role": "user", "content": "My card was declined. " * 20}]
 
 
-def table() -> str:
+def rows() -> list[dict[str, object]]:
     """The comparison."""
-    made = settings("bench", environ={"LOOPKIT_HOME": tempfile.mkdtemp()})
-    lines = [
-        "## A call of the OpenAI client\n",
-        "| case | bare, CPU µs | wrapped, CPU of all threads µs | ratio |",
-        "|---|---|---|---|",
-    ]
-    for label, stream, calls in (("chat completion", False, 300), (f"stream of {CHUNKS} chunks", True, 10)):
-        costs = _compare(made, stream, calls)
-        ratio = costs["wrapped"].cpu / costs["bare"].cpu
-        lines.append(f"| {label} | {costs['bare'].cpu:.0f} | {costs['wrapped'].cpu:.0f} | {ratio:.3f} |")
-    return "\n".join(lines) + "\n"
-
-
-def _compare(made: Settings, stream: bool, calls: int) -> dict[str, Cost]:
-    bare, wrapped = _client(), loopkit.wrap(_client())
-    running: list[bool] = []
-
-    def recorded() -> None:
-        if not running:
-            _assemble.start(made)
-            running.append(True)
-        _call(wrapped, stream)
-
-    def settle(name: str) -> None:
-        if running:
-            loopkit.shutdown(10)
-            running.clear()
-
-    return rounds({"bare": lambda: _call(bare, stream), "wrapped": recorded}, calls=calls, settle=settle, repeat=7)
+    made = fresh()
+    found: list[dict[str, object]] = []
+    for label, stream, calls in (("chat completion", False, 400), (f"stream of {CHUNKS} chunks", True, 5)):
+        bare, wrapped = _client(), loopkit.wrap(_client())
+        cases = {
+            "bare": Case(lambda client=bare, stream=stream: _call(client, stream)),
+            "wrapped": recorded(made, lambda client=wrapped, stream=stream: _call(client, stream)),
+        }
+        costs = rounds(cases, calls=calls, repeat=15)
+        found.append(
+            {
+                "case": label,
+                "bare, CPU µs": round(statistics.median(costs["bare"].cpu)),
+                "wrapped, CPU of all threads µs": round(statistics.median(costs["wrapped"].cpu)),
+                "ratio": round(ratio(costs["wrapped"].cpu, costs["bare"].cpu), 3),
+            }
+        )
+    return found
 
 
 def _call(client: OpenAI, stream: bool) -> None:

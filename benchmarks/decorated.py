@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Coroutine
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 import loopkit
-from benchmarks.measure import markdown, rounds
+from benchmarks.measure import Case, against, rounds
+from benchmarks.receiver import receiver
 from loopkit import _assemble
-from loopkit.config import Destination, settings
+from loopkit.config import Destination, Settings, settings
 
 ANSWER = "x" * 500
 CALLS = 2000
-
-
-class _Receiver(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None: ...
+TICKET = {"subject": "card", "body": "declined"}
 
 
 def work(ticket: dict[str, str]) -> str:
@@ -59,50 +50,60 @@ def by_hand(provider: TracerProvider) -> Callable[[], object]:
     return call
 
 
-def table() -> str:
-    """The comparison."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}/v1/traces"
+def batching(endpoint: str) -> tuple[TracerProvider, BatchSpanProcessor]:
+    """The OpenTelemetry SDK as its documentation sets it up."""
     provider = TracerProvider(shutdown_on_exit=False)
-    processor = BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint), max_queue_size=CALLS * 2)
+    processor = BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint), max_queue_size=CALLS * 50)
     provider.add_span_processor(processor)
-    traced = loopkit.trace(work)
-    ticket = {"subject": "card", "body": "declined"}
+    return provider, processor
 
-    def recorded(**given: object) -> Callable[[], object]:
-        """Switch to a recorder of this sort for a round."""
-        home = tempfile.mkdtemp()
-        made = settings("bench", environ={"LOOPKIT_HOME": home}, **given)  # type: ignore[arg-type]
 
-        def call() -> object:
-            if current[0] is not made:
-                _assemble.start(made)
-                current[0] = made
-            return traced(ticket)
+def fresh(**given: object) -> Settings:
+    """Settings with a home directory of their own."""
+    return settings("bench", environ={"LOOPKIT_HOME": tempfile.mkdtemp()}, **given)  # type: ignore[arg-type]
 
-        return call
 
-    current: list[object] = [None]
+def recorded(made: Settings, call: Callable[[], object]) -> Case:
+    """With a recorder of these settings, which is there and warm when the round begins."""
 
-    def settle(name: str) -> None:
-        if name == "otel-manual":
-            processor.force_flush()
-        elif name.startswith("loopkit") and "off" not in name:
-            loopkit.shutdown(10)  # waits until the spool is empty
-            current[0] = None
+    def start() -> None:
+        _assemble.start(made)
+        call()
+        loopkit.flush(10)
 
-    to_collector = [Destination(endpoint=endpoint, content=True)]
-    costs = rounds(
-        {
-            "bare": lambda: work(ticket),
-            "otel-manual": by_hand(provider),
-            "loopkit, OTLP only": recorded(store=None, export=to_collector),
-            "loopkit, OTLP and store": recorded(export=to_collector),
-            "loopkit off": lambda: traced(ticket),
-        },
-        calls=CALLS,
-        settle=settle,
-    )
-    server.shutdown()
-    return markdown("A decorated call", costs, reference="otel-manual")
+    return Case(call, start=start, settle=lambda: loopkit.shutdown(30))
+
+
+def driven(function: Callable[..., Coroutine[object, object, object]], *args: object) -> None:
+    """Run a coroutine that never waits, without an event loop's own cost."""
+    with contextlib.suppress(StopIteration):
+        function(*args).send(None)
+
+
+async def awork(ticket: dict[str, str]) -> str:
+    """The same in the other colour."""
+    return ANSWER
+
+
+def rows() -> list[dict[str, object]]:
+    """The comparison."""
+    traced, atraced = loopkit.trace(work), loopkit.trace(awork)
+    with receiver() as endpoint:
+        provider, processor = batching(endpoint)
+        to_collector = [Destination(endpoint=endpoint, content=True)]
+        both = fresh(export=to_collector)
+        costs = rounds(
+            {
+                "bare": Case(lambda: work(TICKET)),
+                "otel-manual": Case(by_hand(provider), settle=processor.force_flush),
+                "loopkit, OTLP only": recorded(fresh(store=None, export=to_collector), lambda: traced(TICKET)),
+                "loopkit, OTLP and store": recorded(both, lambda: traced(TICKET)),
+                "loopkit, store only": recorded(fresh(), lambda: traced(TICKET)),
+                "loopkit, OTLP and store, async": recorded(both, lambda: driven(atraced, TICKET)),
+                "loopkit, sampled out": recorded(fresh(sample=0.0), lambda: traced(TICKET)),
+                "loopkit off": Case(lambda: traced(TICKET), start=loopkit.shutdown),
+            },
+            calls=CALLS,
+        )
+        provider.shutdown()
+    return against(costs, "otel-manual")
