@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from loopkit._assemble import aflush as aflush
     from loopkit._assemble import ashutdown as ashutdown
     from loopkit._assemble import flush as flush
+    from loopkit._assemble import health as health
     from loopkit._assemble import init as init
     from loopkit._assemble import shutdown as shutdown
     from loopkit.capture.ambient import context as context
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from loopkit.capture.decorator import span as span
     from loopkit.capture.decorator import trace as trace
     from loopkit.config import Destination as Destination
+    from loopkit.config import Limits as Limits
+    from loopkit.config import Sampling as Sampling
     from loopkit.datasets.dataset import Dataset as Dataset
     from loopkit.deploy.registry import Registry as Registry
     from loopkit.deploy.rollout import Rollout as Rollout
@@ -60,6 +63,7 @@ _HOMES = {
         "aflush",
         "ashutdown",
         "flush",
+        "health",
         "init",
         "shutdown",
     ),
@@ -73,7 +77,11 @@ _HOMES = {
         "span",
         "trace",
     ),
-    "config": ("Destination",),
+    "config": (
+        "Destination",
+        "Limits",
+        "Sampling",
+    ),
     "datasets.dataset": ("Dataset",),
     "deploy.registry": ("Registry",),
     "deploy.rollout": ("Rollout",),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from loopkit._ids import Clock, Ids
 from loopkit._version import __version__
 from loopkit.capture import slot
 from loopkit.capture.recorder import Recorder
+from loopkit.capture.sampling import Tail
 from loopkit.capture.sinks import Sink
-from loopkit.config import DEFAULT, Destination, Redactor, Settings, Unset, settings
+from loopkit.config import DEFAULT, Destination, Limits, Redactor, Sampling, Settings, Unset, settings
 from loopkit.errors import StoreUnusable
 from loopkit.export.host import HostSink
+from loopkit.export.vitals import Delivering, Health, VitalsSink
 from loopkit.route.source import VariantSource
 from loopkit.store.sqlite import Store
 from loopkit.wire.encode import encode_resource
@@ -34,8 +36,9 @@ def init(
     export: Iterable[str | Destination] | None = None,
     content: str | None = None,
     redact: Redactor | None = None,
-    sample: float | None = None,
+    sample: float | Sampling | None = None,
     strict: bool = False,
+    limits: Limits | None = None,
 ) -> None:
     """Start recording in this process.
 
@@ -43,24 +46,34 @@ def init(
     `.loopkit`), None for none. `export` lists OTLP endpoints, URLs or `Destination`s; `OTEL_EXPORTER_OTLP_*` adds one.
     `content` says where inputs and outputs may go: "local" (the store), "export" (over OTLP too), "off" (nowhere).
     `redact` is a function from text to text that runs before anything is kept (default: keys, cards, IBANs,
-    e-mail addresses and phone numbers). `sample` is the probability with which a trace is recorded (default: what
-    `OTEL_TRACES_SAMPLER` says, else 1). `strict` raises recording's own faults. Calling it again replaces the first
-    cleanly.
+    e-mail addresses and phone numbers). `sample` is the probability with which a trace is recorded, or a `Sampling`
+    (default: what `OTEL_TRACES_SAMPLER` says, else 1). `strict` raises recording's own faults. `limits` say what
+    recording may take of memory, time and processor. Calling it again replaces the first cleanly.
 
     Raises `InvalidSetting` or `StoreUnusable`, with what to do, before anything is changed.
     """
-    start(settings(service, store=store, export=export, content=content, redact=redact, sample=sample, strict=strict))
+    start(
+        settings(
+            service, store=store, export=export, content=content, redact=redact, sample=sample, strict=strict,
+            limits=limits,
+        )
+    )  # fmt: skip
 
 
 def start(made: Settings, *, sinks: tuple[Sink, ...] = (), clock: Clock | None = None, ids: Ids | None = None) -> None:
     """`init` with everything passed in: extra sinks, clock and ids."""
     host = HostSink(made, __version__, lambda: _host_found(recorder, host))
-    all_sinks = () if made.disabled else (host, *_sinks(made, host), *sinks)
+    vitals = VitalsSink(made.home, lambda: _health_of(recorder))
+    all_sinks = () if made.disabled else (host, *_sinks(made, host), *sinks, vitals)
     shutdown()
     _host.strict = made.strict
     if made.disabled:
         return
-    recorder = Recorder(made, all_sinks, clock or Clock(), ids or Ids())
+    clock = clock or Clock()
+    tail = _tail(made, clock)
+    if tail is None:
+        made = replace(made, sampling=replace(made.sampling, tail=1.0))
+    recorder = Recorder(made, all_sinks, clock, ids or Ids(), tail)
     recorder.provider_came = host.look
     host.look()
     if made.store is not None:
@@ -78,7 +91,7 @@ def shutdown(timeout: float | None = None) -> bool:
         return True
     slot.recorder = None
     atexit.unregister(_at_exit)
-    return recorder.worker.close(recorder.settings.exit_timeout if timeout is None else timeout)
+    return recorder.worker.close(recorder.settings.limits.exit_timeout if timeout is None else timeout)
 
 
 def flush(timeout: float = 5.0) -> bool:
@@ -88,6 +101,12 @@ def flush(timeout: float = 5.0) -> bool:
     """
     recorder = slot.recorder
     return recorder is not None and recorder.worker.flush(timeout)
+
+
+def health() -> Health | None:
+    """How recording is in this process: what came, what was dropped, and what it costs; None where it is off."""
+    recorder = slot.recorder
+    return None if recorder is None else _health_of(recorder)
 
 
 async def aflush(timeout: float = 5.0) -> bool:
@@ -104,6 +123,25 @@ async def ashutdown(timeout: float | None = None) -> bool:
     return await asyncio.to_thread(shutdown, timeout)
 
 
+def _health_of(recorder: Recorder) -> Health:
+    worker, made = recorder.worker, recorder.settings
+    return Health(
+        service=made.service,
+        pid=os.getpid(),
+        at=recorder.clock.now(),
+        recorded=worker.recorded,
+        queued=worker.queued,
+        capacity=made.limits.queue_items,
+        dropped=worker.dropped,
+        redacted=worker.finisher.redacted,
+        without_content=worker.finisher.without_content,
+        calling_us=recorder.calling.mean(),
+        own_us=worker.seconds() * 1e6 / max(worker.recorded, 1),
+        level=recorder.budget.level,
+        destinations=tuple(sink.delivery() for sink in worker.sinks if isinstance(sink, Delivering)),
+    )
+
+
 def _host_found(recorder: Recorder, host: HostSink) -> None:
     """The application's provider shuts down when the process ends; ours must have handed on everything before."""
     recorder.samples_root = host.samples
@@ -116,7 +154,7 @@ def _sinks(made: Settings, host: HostSink) -> tuple[Sink, ...]:
     sinks: list[Sink] = []
     resource = partial(_resource, made)
     if made.store is not None:
-        sinks += _store_sink(made.store, made, resource)
+        sinks += _store_sink(made.store, resource)
     if made.destinations:
         from loopkit.export.otlp import OtlpSink
 
@@ -131,17 +169,32 @@ def _sinks(made: Settings, host: HostSink) -> tuple[Sink, ...]:
     return tuple(sinks)
 
 
-def _store_sink(directory: Path, made: Settings, resource: Callable[[], bytes]) -> list[Sink]:
+def _store_sink(directory: Path, resource: Callable[[], bytes]) -> list[Sink]:
     """A disk that can't be written costs the store, with a warning; a store that is broken is the caller's to mend."""
     from loopkit.store.sink import StoreSink
 
     try:
-        return [StoreSink(Store(directory), made, resource, __version__)]
+        return [StoreSink(Store(directory), resource, __version__)]
     except StoreUnusable as error:
         if not isinstance(error.__cause__, OSError):
             raise
         _logger.warning("loopkit: nothing is kept on disk, only in memory: %s", error)
         return []
+
+
+def _tail(made: Settings, clock: Clock) -> Tail | None:
+    """What the tail leaves out waits on disk; where that can't be written nothing is left out, with a warning."""
+    if made.sampling.tail == 1.0:
+        return None
+    from loopkit.store.ring import Ring
+
+    try:
+        return Tail(Ring(made.home, made.sampling, clock), partial(_resource, made))
+    except StoreUnusable as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        _logger.warning("loopkit: the tail's sampling is off, since what it leaves out can't be kept: %s", error)
+        return None
 
 
 def _resource(made: Settings) -> bytes:
@@ -151,17 +204,25 @@ def _resource(made: Settings) -> bytes:
             "telemetry.sdk.name": "loopkit",
             "telemetry.sdk.language": "python",
             "telemetry.sdk.version": __version__,
-            "host.name": socket.gethostname(),
+            "host.name": _host_name(),
             "process.pid": os.getpid(),
             **made.resource,
         }
     )
 
 
+def _host_name() -> str:
+    if hasattr(os, "uname"):
+        return os.uname().nodename
+    import platform  # Windows; importing it takes milliseconds
+
+    return platform.node()
+
+
 def _at_exit() -> None:
     recorder = slot.recorder
     if recorder is not None:
-        recorder.worker.close(recorder.settings.exit_timeout)
+        recorder.worker.close(recorder.settings.limits.exit_timeout)
 
 
 def _registry(directory: Path, recorder: Recorder) -> VariantSource:

@@ -47,3 +47,8 @@ class Ids:
         """A child must not repeat its parent's ids."""
         self._random = random.Random(os.urandom(16))
         self._lock = threading.Lock()
+
+
+def is_span_id(text: str) -> bool:
+    """Whether this is trace id and span id in one string."""
+    return len(text) == 49 and text[32] == "-"

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import unquote, urlsplit
 
 from loopkit.errors import InvalidSetting
+from loopkit.types import Span
 
 Content = Literal["local", "off", "export"]
 Protocol = Literal["http/protobuf", "grpc"]
@@ -36,6 +37,18 @@ ENVIRONMENT: Final = {
     "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "the same, for spans",
     "OTEL_TRACES_SAMPLER": "always_on, always_off or traceidratio, also with parentbased_; init(sample=) goes first",
     "OTEL_TRACES_SAMPLER_ARG": "the probability, for traceidratio",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE": "a file with the certificates to trust, for https",
+    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": "the same, for spans",
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "a file with our own certificate, where the collector asks for one",
+    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE": "the same, for spans",
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY": "a file with the key of our own certificate",
+    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY": "the same, for spans",
+    "OTEL_BSP_MAX_QUEUE_SIZE": "finished spans that wait in memory at most; default 20000",
+    "OTEL_BSP_SCHEDULE_DELAY": "milliseconds that a finished span waits before it is on disk; default 200",
+    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "attributes that an exported span may have; default 128",
+    "OTEL_ATTRIBUTE_COUNT_LIMIT": "the same, where the one for spans isn't set",
+    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "characters of an exported attribute's text; no limit by default",
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "the same, where the one for spans isn't set",
     "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_ONLY or SPAN_AND_EVENT: content goes over OTLP too",
 }
 """Every environment variable that loopkit reads."""
@@ -68,8 +81,21 @@ class Destination:
     timeout: float = 10.0
     spool_bytes: int = 256 * _MIB
     """At most this much waits on disk; beyond it batches are dropped and counted."""
+    spool_batches: int = 500_000
+    """And at most so many batches: one for every append delay in which something was recorded."""
     drop: Drop = "oldest"
     """Which go then: the oldest, the newest, or either by chance ("sampled")."""
+    filter: Callable[[Span], bool] | None = None
+    """Which spans go there, by what may go there of them; None sends all."""
+    renames: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Attributes that this backend calls otherwise, by our name."""
+    resource: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Attributes of the process that this backend wants besides ours."""
+    certificate: str | None = None
+    """A file with the certificates to trust, for https; None trusts the system's."""
+    client_certificate: str | None = None
+    client_key: str | None = None
+    """Files with our own certificate and its key, where the receiver asks for one."""
 
     from_environment: bool = False
     """Named by OpenTelemetry's variables: where the application has a tracer provider, that one serves it."""
@@ -82,10 +108,84 @@ class Destination:
         for name, value in self.headers.items():
             if not f"{name}{value}".isascii():
                 raise InvalidSetting(f"the destination's header {name!r} is {value!r}: headers are ASCII, encode it")
-        if not isinstance(self.spool_bytes, int) or self.spool_bytes < 1:
-            raise InvalidSetting(f"the destination's spool_bytes is {self.spool_bytes!r}: give a number of bytes")
-        if not isinstance(self.timeout, (int, float)) or not self.timeout > 0:
-            raise InvalidSetting(f"the destination's timeout is {self.timeout!r}: give seconds, more than 0")
+        for name in ("spool_bytes", "spool_batches", "timeout"):
+            _above_zero(f"the destination's {name}", getattr(self, name))
+        if self.filter is not None and not callable(self.filter):
+            raise InvalidSetting(f"the destination's filter is {self.filter!r}: give a function from a Span to a bool")
+        for name in ("certificate", "client_certificate", "client_key"):
+            _file(f"the destination's {name}", getattr(self, name))
+        if self.client_key is not None and self.client_certificate is None:
+            raise InvalidSetting("the destination has a client_key and no client_certificate: give both, or neither")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What recording may take: memory, time, processor. Variables of OpenTelemetry's give other defaults."""
+
+    queue_items: int = 20_000
+    """Finished spans and feedback that wait in memory at most (`OTEL_BSP_MAX_QUEUE_SIZE`)."""
+    queue_bytes: int = 64 * _MIB
+    """What those with more than 4,096 characters of content may hold together."""
+    drop: Drop = "newest"
+    """Which spans go when the queue is full: the newest, the oldest, or either by chance ("sampled")."""
+    append_delay: float = 0.2
+    """Seconds that a finished span waits at most before it is on disk (`OTEL_BSP_SCHEDULE_DELAY`, in milliseconds)."""
+    exit_timeout: float = 2.0
+    """Seconds that the end of the process may wait for delivery; the rest stays on disk."""
+    budget: float = 0.5
+    """The share of one processor that recording's own threads may take: beyond it content is left out, then traces."""
+    attributes: int = 128
+    """Attributes that one span may have where it is exported (`OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`)."""
+    attribute_length: int | None = None
+    """Characters of one attribute's text where it is exported (`OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT`)."""
+
+    def __post_init__(self) -> None:
+        _one_of("the limits' drop", self.drop, get_args(Drop))
+        for name in ("queue_items", "queue_bytes", "append_delay", "exit_timeout", "budget", "attributes"):
+            _above_zero(f"the limits' {name}", getattr(self, name))
+        if self.attribute_length is not None:
+            _above_zero("the limits' attribute_length", self.attribute_length)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Which traces are recorded, and which of those are kept.
+
+    The head decides before a call: what it leaves out costs nothing, is not recorded and can't come back. The tail
+    decides afterwards: of the ordinary traces it keeps a share, and of those that failed, were slow or large, tripped a
+    guard or got feedback, all. What it leaves out waits on disk for feedback until `ring_seconds` are over.
+    Figures weigh each call by the probability with which it is there.
+    """
+
+    head: float = 1.0
+    """The share of traces that is recorded: by trace id, as OpenTelemetry's traceidratio has it."""
+    tasks: Mapping[str, float] = field(default_factory=dict[str, float])
+    """The same for traces that begin with a span of such a task."""
+    by: Literal["trace", "user"] = "trace"
+    """"user" records all traces of a user or none: by the user id, where there is one."""
+    tail: float = 1.0
+    """The share of ordinary traces that is kept."""
+    slow: float | None = None
+    """Traces with a local root that took so many seconds are kept; None for no limit."""
+    tokens: int | None = None
+    """Traces with a model call of so many tokens, in and out together, are kept; None for no limit."""
+    ring_seconds: float = 86_400.0
+    ring_bytes: int = 256 * _MIB
+    """At most this much waits for feedback; beyond it the oldest goes."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("head", self.head), ("tail", self.tail), *self.tasks.items()):
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+                raise InvalidSetting(f"the sampling of {name} is {value!r}: it is a probability between 0 and 1")
+        _one_of("the sampling's by", self.by, ("trace", "user"))
+        for name, limit in (
+            ("slow", self.slow),
+            ("tokens", self.tokens),
+            ("ring_seconds", self.ring_seconds),
+            ("ring_bytes", self.ring_bytes),
+        ):
+            if limit is not None:
+                _above_zero(f"the sampling's {name}", limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,17 +200,11 @@ class Settings:
     content: Content = "local"
     redact: Redactor | None = None
     """None redacts the built-in patterns."""
-    sample: float = 1.0
+    sampling: Sampling = field(default_factory=Sampling)
     strict: bool = False
     disabled: bool = False
     resource: Mapping[str, str] = field(default_factory=dict[str, str])
-    append_delay: float = 0.2
-    """Seconds that a finished span waits at most before it is on disk."""
-    queue_limit: int = 20_000
-    """Finished spans and feedback that wait in memory at most."""
-    queue_bytes: int = 64 * _MIB
-    """What those with more than 4,096 characters of content may hold together."""
-    exit_timeout: float = 2.0
+    limits: Limits = field(default_factory=Limits)
 
 
 def settings(
@@ -120,8 +214,9 @@ def settings(
     export: Iterable[str | Destination] | None = None,
     content: str | None = None,
     redact: Redactor | None = None,
-    sample: float | None = None,
+    sample: float | Sampling | None = None,
     strict: bool = False,
+    limits: Limits | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Arguments, then environment, then defaults. Raises `InvalidSetting`, naming what is wrong."""
@@ -134,10 +229,14 @@ def settings(
         )
     if sample is None:
         sample = _sampler(env)
-    if not isinstance(sample, (int, float)) or isinstance(sample, bool) or not 0 <= sample <= 1:
-        raise InvalidSetting(f"sample is {sample!r}: it is a probability between 0 and 1")
+    if not isinstance(sample, Sampling):
+        if not isinstance(sample, (int, float)) or isinstance(sample, bool) or not 0 <= sample <= 1:
+            raise InvalidSetting(f"sample is {sample!r}: it is a probability between 0 and 1, or a Sampling")
+        sample = Sampling(head=float(sample))
     if redact is not None and not callable(redact):
         raise InvalidSetting(f"redact is {redact!r}: it is a function from text to text, or None for the default")
+    if limits is not None and not isinstance(limits, Limits):
+        raise InvalidSetting(f"limits is {limits!r}: give a loopkit.Limits")
     home = home_directory(env)
     return Settings(
         service=name,
@@ -146,10 +245,11 @@ def settings(
         destinations=_destinations(export, env),
         content=_content(content, env),
         redact=redact,
-        sample=float(sample),
+        sampling=sample,
         strict=strict,
         disabled=_is_true(env.get("LOOPKIT_DISABLED")) or _is_true(env.get("OTEL_SDK_DISABLED")),
         resource={**resource, "service.name": name},
+        limits=_limits(env) if limits is None else limits,
     )
 
 
@@ -220,6 +320,9 @@ def _named_by_environment(env: Mapping[str, str]) -> Destination | None:
     for name in ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"):
         headers.update(parse_pairs(name, env.get(name, "")))
     variable, seconds = given("TIMEOUT")
+    certificate, client_certificate, client_key = (
+        _file(*given(name)) for name in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+    )
     return Destination(
         endpoint=endpoint,
         protocol=protocol,
@@ -227,6 +330,9 @@ def _named_by_environment(env: Mapping[str, str]) -> Destination | None:
         headers=headers,
         timeout=_number(variable, seconds) if seconds else 10.0,
         from_environment=True,
+        certificate=certificate,
+        client_certificate=client_certificate,
+        client_key=client_key,
     )
 
 
@@ -237,6 +343,41 @@ def _sampler(env: Mapping[str, str]) -> float:
         return _number("OTEL_TRACES_SAMPLER_ARG", env.get("OTEL_TRACES_SAMPLER_ARG") or "1")
     _one_of("OTEL_TRACES_SAMPLER", name, ("always_on", "always_off", "traceidratio"))
     return 0.0 if name == "always_off" else 1.0
+
+
+def _limits(env: Mapping[str, str]) -> Limits:
+    """The defaults, as far as OpenTelemetry's variables don't say otherwise; what is for spans goes first."""
+    found: dict[str, Any] = {}
+    for name, variables, unit in _LIMITS:
+        for variable in variables:
+            if text := env.get(variable, "").strip():
+                number = _number(variable, text) * unit
+                _above_zero(variable, number)
+                found[name] = number if name == "append_delay" else int(number)
+                break
+    return Limits(**found)
+
+
+_LIMITS: Final = (
+    ("queue_items", ("OTEL_BSP_MAX_QUEUE_SIZE",), 1),
+    ("append_delay", ("OTEL_BSP_SCHEDULE_DELAY",), 0.001),
+    ("attributes", ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"), 1),
+    ("attribute_length", ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"), 1),
+)
+
+
+def _file(name: str, path: str | None) -> str | None:
+    """The path, where there is such a file, or None where none is named."""
+    if not path:
+        return None
+    if not Path(path).is_file():
+        raise InvalidSetting(f"{name} is {path!r}: there is no such file")
+    return path
+
+
+def _above_zero(name: str, value: Any) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise InvalidSetting(f"{name} is {value!r}: give a number above 0")
 
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:

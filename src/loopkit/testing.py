@@ -21,6 +21,7 @@ from typing import Any
 
 from loopkit import _assemble, _host
 from loopkit._ids import Clock, Ids
+from loopkit.capture.dialects.known import with_messages
 from loopkit.capture.sinks import Batch
 from loopkit.config import settings
 from loopkit.store.sqlite import Store
@@ -93,9 +94,7 @@ class MemorySink:
     def spans(self, *, name: str | None = None) -> list[Span]:
         """The finished spans, in the order in which they ended; those of one name, if it is given."""
         _assemble.flush()
-        found = [
-            decode_span(span.bytes_with(content=True, local=True)) for batch in self.batches for span in batch.spans
-        ]
+        found = [with_messages(decode_span(span.stored())) for batch in self.batches for span in batch.spans]
         return [span for span in found if name is None or span.name == name]
 
     def events(self) -> list[Feedback]:

@@ -114,8 +114,12 @@ class ModelCall:
     """In seconds, for streams."""
     system_fingerprint: str | None = None
     stream: bool = False
+    native_format: str | None = None
+    """Which API the two below belong to, such as openai.chat; None for a call that somebody else recorded."""
     native_request: str | None = None
     """The request's JSON text as the provider's SDK had it, redacted; for replay. Kept in the local store only."""
+    native_response: str | None = None
+    """The same of the response; a stream's is what its chunks amount to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +163,18 @@ class Span:
     attributes: Mapping[str, JSON] = field(default_factory=_empty)
     """Whatever else was set: other instrumentations' and the kinds' own attributes, by their wire names."""
     sampling_probability: float = 1.0
-    content_status: Literal["kept", "off", "failed", "truncated"] = "kept"
-    """What became of input and output: "failed" means a redactor raised and the content was dropped."""
+    """With which a span of an ordinary trace is here, head and tail together."""
+    tail_probability: float = 1.0
+    """What of it is the tail's draw, which a reason to keep the trace overrules."""
+    rescue_seconds: float = 0.0
+    """Feedback within so many seconds after the span's end is such a reason."""
+    kept_for: Literal["error", "guardrail", "slow", "tokens"] | None = None
+    """Why this span alone keeps its trace."""
+    inclusion_probability: float = 1.0
+    """With which it is here, all told: the store finds out when it is read. Weigh by one over this."""
+    content_status: Literal["kept", "off", "failed", "truncated", "shed"] = "kept"
+    """What became of input and output: "failed" means a redactor raised and the content was dropped, "shed" that
+    recording had spent its budget."""
 
     @property
     def id(self) -> str:

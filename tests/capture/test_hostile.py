@@ -35,7 +35,7 @@ class Named:
 
 def everything(sink: MemorySink) -> bytes:
     sink.spans()
-    spans = b"".join(s.bytes_with(content=True, local=True) for batch in sink.batches for s in batch.spans)
+    spans = b"".join(s.stored() for batch in sink.batches for s in batch.spans)
     return spans + repr(sink.events()).encode()
 
 
@@ -91,7 +91,7 @@ def test_content_stays_in_the_local_pieces() -> None:
         with pytest.raises(ValueError, match="private"), loopkit.span("fails"):
             raise ValueError("private words of the error")
         recorded.spans()
-        cores = b"".join(s.core for batch in recorded.batches for s in batch.spans)
+        cores = b"".join(s.exported(content=False) for batch in recorded.batches for s in batch.spans)
     assert b"private" not in cores
     assert b"a-users-name" not in cores
     assert b"gen_ai.request.temperature" in cores

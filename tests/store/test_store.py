@@ -26,7 +26,7 @@ def batch(*numbers: int) -> bytes:
         )
         for number in numbers
     ]  # fmt: skip
-    encoded = [encode_span(span).bytes_with(content=True, local=True) for span in spans]
+    encoded = [encode_span(span).stored() for span in spans]
     return encode_request(encode_resource({"service.name": "svc"}), "loopkit", "1", encoded)
 
 

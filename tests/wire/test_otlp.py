@@ -59,6 +59,7 @@ def spans(draw: st.DrawFn) -> Span:
     status: Any = draw(st.sampled_from(["ok", "error", "cancelled"]))
     message = draw(words) if status == "error" else ""
     variant = draw(st.none() | words.filter(bool))
+    probability, tail = draw(st.sampled_from([(1.0, 1.0), (0.25, 1.0), (0.25, 0.5), (0.1, 0.1)]))
     return Span(
         trace_id=f"{draw(st.integers(1, 2**128 - 1)):032x}",
         span_id=f"{draw(st.integers(1, 2**64 - 1)):016x}",
@@ -83,7 +84,11 @@ def spans(draw: st.DrawFn) -> Span:
         session_id=draw(st.none() | words),
         tags=tuple(draw(st.lists(words, max_size=3))),
         metadata=draw(st.dictionaries(words, json_values, max_size=3)),
-        sampling_probability=draw(st.sampled_from([1.0, 0.25])),
+        sampling_probability=probability,
+        inclusion_probability=probability,
+        tail_probability=tail,
+        rescue_seconds=0.0 if tail == 1.0 else draw(st.sampled_from([0.0, 60.0])),
+        kept_for=None if tail == 1.0 else draw(st.sampled_from([None, "error", "slow"])),
     )
 
 
@@ -91,7 +96,7 @@ def spans(draw: st.DrawFn) -> Span:
 @given(spans())
 def test_a_span_reads_back_as_it_was(span: Span) -> None:
     encoded = encode_span(span)
-    assert decode_span(encoded.bytes_with(content=True, local=True), "svc") == span
+    assert decode_span(encoded.stored(), "svc") == span
 
 
 @given(json_values)
@@ -134,16 +139,16 @@ SPAN = Span(
 
 def test_the_pieces_hold_what_their_destination_may_have() -> None:
     encoded = encode_span(SPAN)
-    wire = {item.key for item in OtlpSpan.FromString(encoded.bytes_with(content=False, local=False)).attributes}
+    wire = {item.key for item in OtlpSpan.FromString(encoded.exported(content=False)).attributes}
     assert names.INPUT_MESSAGES not in wire
     assert names.NATIVE_REQUEST not in wire
     assert {names.PROVIDER, names.OI_KIND, names.SESSION_ID, names.CONVERSATION_ID} <= wire
-    exported = {item.key for item in OtlpSpan.FromString(encoded.bytes_with(content=True, local=False)).attributes}
+    exported = {item.key for item in OtlpSpan.FromString(encoded.exported(content=True)).attributes}
     assert exported - wire == {names.INPUT_MESSAGES, names.OUTPUT_MESSAGES}
 
 
 def test_output_messages_keep_a_finish_reason_even_when_it_is_unknown() -> None:
-    assert b'"finish_reason":""' in encode_span(SPAN).content
+    assert b'"finish_reason":""' in encode_span(SPAN).exported(content=True)
 
 
 def test_a_whole_request_reads_back() -> None:
@@ -159,7 +164,7 @@ def test_a_whole_request_reads_back() -> None:
 
 def test_a_lone_surrogate_does_not_break_the_batch() -> None:
     span = Span(trace_id="1" * 32, span_id="2" * 16, name="half \ud83c", started_at=1, ended_at=2, input="a\ud83cb")
-    assert decode_span(encode_span(span).bytes_with(content=True, local=True)).input == "a?b"
+    assert decode_span(encode_span(span).stored()).input == "a?b"
 
 
 @pytest.mark.parametrize(
@@ -176,6 +181,6 @@ def test_an_attribute_of_somebody_elses_that_bears_our_name_stays_one(name: str,
         trace_id="0" * 31 + "1", span_id="0" * 15 + "1", name="chat m", kind="llm", started_at=1, ended_at=2,
         model_call=call, attributes={name: value},
     )  # fmt: skip
-    read = decode_span(encode_span(given).bytes_with(content=True, local=True))
+    read = decode_span(encode_span(given).stored())
     assert read.attributes == {name: value}
     assert read.model_call == call

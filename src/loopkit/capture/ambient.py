@@ -16,9 +16,9 @@ from loopkit.types import JSON
 _KEY = otel_context.create_key("loopkit-ambient")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ambient:
-    """What the spans started here inherit."""
+    """What the spans started here inherit. One is equal to itself alone: what is made of it is kept by identity."""
 
     user_id: str | None = None
     session_id: str | None = None

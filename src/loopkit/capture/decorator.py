@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
@@ -126,19 +127,32 @@ class _Plan:
     def begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Recording, Call]:
         """A started span with its inputs, and the call as interceptors see it."""
         recorder = slot.recorder
-        inputs = self.inputs(args, kwargs)
-        live = None if recorder is None else self.start(recorder, inputs)
-        return Recording(recorder, live), Call(task=self.task, request=inputs)
+        live = None if recorder is None else self.start(recorder, args, kwargs)
+        return Recording(recorder, live), Call(task=self.task, request=self.inputs(args, kwargs))
 
-    def start(self, recorder: Recorder, inputs: dict[str, Any]) -> LiveSpan | None:
+    def start(self, recorder: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LiveSpan | None:
         """A started span with its inputs; None where it is sampled out, or couldn't be started."""
+        if not recorder.calling.is_timed():
+            return self._start(recorder, args, kwargs)
+        began = time.perf_counter_ns()
+        live = self._start(recorder, args, kwargs)
+        if live is not None:
+            live.timed = True
+        recorder.calling.took(time.perf_counter_ns() - began)
+        return live
+
+    def _start(self, recorder: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LiveSpan | None:
         with _starting:
             live = recorder.start(self.name, self.kind, self.task)
             if live is not None:
                 if self.tags:
                     live.describe({}, self.tags)
-                kept = {k: v for k, v in inputs.items() if k not in self.exclude} if self.exclude else inputs
-                live.input = snapshot(kept)
+                if live.bare:
+                    return live
+                inputs = self.inputs(args, kwargs)
+                for name in self.exclude:
+                    inputs.pop(name, None)
+                live.input = snapshot(inputs)
             return live
         return None
 
@@ -150,14 +164,18 @@ class _Plan:
 
     def returned(self, recorder: Recorder, live: LiveSpan | None, token: object, value: Any) -> None:
         """The call is over: its output, and the end of its span."""
+        began = time.perf_counter_ns() if live is not None and live.timed else 0
         recorder.leave(token)
         if live is None:
             return
         with _ending:
-            live.output = snapshot(value)
+            if not live.bare:
+                live.output = snapshot(value)
             if type(value) not in _NAMELESS:
                 recorder.identities.remember(value, live.id)
         live.finish()
+        if began:
+            recorder.calling.took(time.perf_counter_ns() - began, calls=1)
 
 
 def _traced(function: Any, plan: _Plan) -> Any:
@@ -183,7 +201,7 @@ def _wrap_sync(function: Any, plan: _Plan) -> Any:
         recorder = slot.recorder
         if recorder is None:
             return function(*args, **kwargs)
-        live = plan.start(recorder, plan.inputs(args, kwargs))
+        live = plan.start(recorder, args, kwargs)
         token = recorder.current(live)
         try:
             value = function(*args, **kwargs)
@@ -205,7 +223,7 @@ def _wrap_async(function: Any, plan: _Plan) -> Any:
         recorder = slot.recorder
         if recorder is None:
             return await function(*args, **kwargs)
-        live = plan.start(recorder, plan.inputs(args, kwargs))
+        live = plan.start(recorder, args, kwargs)
         token = recorder.current(live)
         try:
             value = await function(*args, **kwargs)

@@ -19,8 +19,8 @@ from loopkit.capture.snapshot import plain_copy, snapshot
 from loopkit.types import JSON, Kind
 
 if TYPE_CHECKING:
+    from loopkit.capture.exchange import Exchange
     from loopkit.capture.recorder import Recorder
-    from loopkit.capture.recording import Exchange
 
 _shield = _host.Shielded("describing a span")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -39,11 +39,14 @@ class LiveSpan(OtelSpan):
         "_open",
         "ambient",
         "attributes",
+        "bare",
         "ended_at",
         "error",
         "exchange",
         "input",
+        "kept_for",
         "kind",
+        "local_root",
         "name",
         "output",
         "parent",
@@ -51,12 +54,15 @@ class LiveSpan(OtelSpan):
         "prompt_version",
         "propensity",
         "recorder",
+        "rescue_seconds",
         "sampled",
         "sampling_probability",
         "span_id",
         "started_at",
         "status",
+        "tail_probability",
         "task",
+        "timed",
         "trace_id",
         "variant",
         "weight",
@@ -83,7 +89,17 @@ class LiveSpan(OtelSpan):
         self.variant: str | None = None
         self.propensity: float | None = None
         self.prompt_version: str | None = None
+        self.bare = False
+        """Whether its content is left out, since recording has spent its budget."""
+        self.timed = False
+        self.local_root = False
+        """Whether no span of ours is above it."""
         self.sampling_probability = 1.0
+        self.tail_probability = 1.0
+        """What of the sampling probability is the tail's draw."""
+        self.rescue_seconds = 0.0
+        self.kept_for: str | None = None
+        """Why it keeps its trace whatever the tail draws."""
         self.sampled = True
         self.weight = 0
         """What the queue was charged for it."""

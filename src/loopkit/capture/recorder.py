@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
 import threading
 import weakref
 from collections.abc import Callable
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -17,6 +17,7 @@ from loopkit._ids import Clock, Ids
 from loopkit.capture.ambient import ambient
 from loopkit.capture.identity import Identities
 from loopkit.capture.live import LiveSpan
+from loopkit.capture.sampling import Tail, head_probability, head_takes
 from loopkit.capture.sinks import Sink
 from loopkit.capture.worker import Worker
 from loopkit.config import Settings
@@ -29,13 +30,16 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 class Recorder:
     """What `init()` makes, once in a process. Everything it needs is passed in."""
 
-    def __init__(self, settings: Settings, sinks: tuple[Sink, ...], clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self, settings: Settings, sinks: tuple[Sink, ...], clock: Clock, ids: Ids, tail: Tail | None = None
+    ) -> None:
         self.settings = settings
         self.clock = clock
         self.ids = ids
         self.identities = Identities()
-        self.worker = Worker(settings, sinks)
-        self._random = random.SystemRandom()  # forked workers must not draw alike
+        self.worker = Worker(settings, sinks, tail)
+        self.budget = self.worker.budget
+        self.calling = Calling()
         self._services: dict[str, Any] = {}
         self.samples_root: Callable[[int, str, Kind], bool] | None = None
         """Whether the application's own OpenTelemetry samples a trace that begins here; None where it has none."""
@@ -51,15 +55,13 @@ class Recorder:
         if isinstance(parent, LiveSpan):
             live = self._child(parent, name, kind)
         else:
-            probability = self.settings.sample
-            if probability < 1.0 and (here.get(_DROPPED) or self._random.random() >= probability):
+            root = self._local_root(parent.get_span_context(), name, kind, task, here)
+            if root is None:
                 return None
-            live = self._local_root(parent.get_span_context(), name, kind)
-            live.sampling_probability = probability
+            live = root
         if task is not None:
             live.task = task
-        around = ambient(here)
-        live.ambient = around
+        live.ambient = ambient(here)
         return live
 
     def current(self, live: LiveSpan | None) -> object:
@@ -100,24 +102,59 @@ class Recorder:
         live.task, live.variant = parent.task, parent.variant
         live.propensity, live.prompt_version = parent.propensity, parent.prompt_version
         live.sampling_probability = parent.sampling_probability
+        live.tail_probability, live.rescue_seconds = parent.tail_probability, parent.rescue_seconds
         live.sampled = parent.sampled
+        live.bare = self.budget.level > 0
         return live
 
-    def _local_root(self, parent: otel_trace.SpanContext, name: str, kind: Kind) -> LiveSpan:
+    def _local_root(
+        self, parent: otel_trace.SpanContext, name: str, kind: Kind, task: str | None, here: otel_context.Context
+    ) -> LiveSpan | None:
+        """A span with none of ours above it; None where the head leaves it out."""
+        trace_id = parent.trace_id if parent.is_valid else self.ids.trace_id()
+        sampling = self.settings.sampling
+        head = head_probability(sampling, task) * self.budget.sampling
+        if head < 1.0 and (here.get(_DROPPED) or not head_takes(sampling, head, trace_id, ambient(here).user_id)):
+            return None
         # Read where it lies: get_tracer_provider() also looks into the environment, which costs more than the rest.
         provider = getattr(otel_trace, "_TRACER_PROVIDER", None)
         if provider is not self._provider_seen:
             self._provider_seen = provider
             if self.provider_came is not None:
                 self.provider_came()
-        trace_id = parent.trace_id if parent.is_valid else self.ids.trace_id()
         live = LiveSpan(self, name, kind, trace_id, self.ids.span_id(), self.clock.now())
+        live.local_root = True
+        live.bare = self.budget.level > 0
+        if sampling.tail < 1.0:
+            live.tail_probability, live.rescue_seconds = sampling.tail, sampling.ring_seconds
+        live.sampling_probability = head * sampling.tail
         if parent.is_valid:
             live.parent_id = parent.span_id
             live.sampled = parent.trace_flags.sampled
         elif self.samples_root is not None:
             live.sampled = self.samples_root(trace_id, name, kind)
         return live
+
+
+class Calling:
+    """What a traced function costs its caller: the time of one call in 64, which is time enough."""
+
+    def __init__(self) -> None:
+        self._turns = count()
+        self._nanoseconds = self._calls = 0
+
+    def is_timed(self) -> bool:
+        """Whether it is this call's turn."""
+        return not next(self._turns) & 63
+
+    def took(self, nanoseconds: int, calls: int = 0) -> None:
+        """A part of a call's cost; the last part counts the call."""
+        self._nanoseconds += nanoseconds
+        self._calls += calls
+
+    def mean(self) -> float:
+        """Microseconds a call; 0 before the first."""
+        return self._nanoseconds / max(self._calls, 1) / 1000
 
 
 class _Lazy:

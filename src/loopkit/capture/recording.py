@@ -8,39 +8,17 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 from loopkit import _host
 from loopkit.capture.chain import Call, Filter, Interceptor, adrive, drive
-from loopkit.capture.dialects._protocol import Dialect, Fold
+from loopkit.capture.dialects._protocol import Fold
+from loopkit.capture.exchange import Exchange
 from loopkit.capture.live import LiveSpan
 from loopkit.capture.recorder import Recorder
 from loopkit.capture.snapshot import snapshot
-from loopkit.types import ModelCall
-from loopkit.wire.messages import dumps
 
 _shield = _host.Shielded("recording a call")
-
-
-class Exchange:
-    """What was asked of a provider and what came back, as JSON texts until the worker translates them."""
-
-    __slots__ = ("dialect", "provider", "request", "response", "time_to_first_token")
-
-    def __init__(self, dialect: Dialect, provider: str, request: str) -> None:
-        self.dialect = dialect
-        self.provider = provider
-        self.request = request
-        self.response: str | None = None
-        self.time_to_first_token: float | None = None
-
-    def model_call(self, request: str | None, response: str | None) -> ModelCall:
-        """The noun, from the (redacted) texts of request and response; both None where the content had to go."""
-        asked: Any = json.loads(request or "{}")
-        answered: Any = None if response is None else json.loads(response)
-        call = self.dialect.model_call(self.provider, asked, answered)
-        return replace(call, time_to_first_token=self.time_to_first_token, native_request=request)
 
 
 class Recording:
@@ -62,8 +40,8 @@ class Recording:
             return
         with _shield:
             if self.exchange is not None and hasattr(value, "model_dump_json"):
-                self.exchange.response = value.model_dump_json(exclude_unset=True, warnings=False)
-            else:
+                self.exchange.answer(value)
+            elif not self.live.bare:
                 self.live.output = snapshot(value)
             self.remember(value)
         self.live.finish()
@@ -73,8 +51,10 @@ class Recording:
         if self.live is None or self.exchange is None or not self.live.is_recording():
             return
         with contextlib.suppress(ValueError):
-            if self._fold is None and isinstance(json.loads(body), dict):  # a stream read as bytes is no JSON object
-                self.exchange.response = body
+            answer: Any = json.loads(body)
+            whole: Any = answer  # isinstance makes `answer` a dict of unknown types; this stays Any
+            if self._fold is None and isinstance(answer, dict):  # a stream read as bytes is no JSON object
+                self.exchange.answer_with(whole, body)
         self.live.finish()
 
     def raised(self, error: BaseException) -> None:
@@ -85,14 +65,15 @@ class Recording:
 
     def chunk(self, chunk: Any) -> None:
         """The next piece of a stream."""
-        if self.live is None or self.exchange is None:
-            return
+        fold = self._fold
         with _shield:
-            if self._fold is None:
-                self._fold = self.exchange.dialect.fold()
+            if fold is None:
+                if self.live is None or self.exchange is None:
+                    return
+                fold = self._fold = self.exchange.dialect.fold()
                 started = self.live.started_at
                 self.exchange.time_to_first_token = (self.live.recorder.clock.now() - started) / 1e9
-            self._fold.feed(chunk)
+            fold.feed(chunk)
 
     def ended(self) -> None:
         """The stream came to its end."""
@@ -114,7 +95,7 @@ class Recording:
     def _keep_partial(self) -> None:
         if self._fold is not None and self.exchange is not None and self.exchange.response is None:
             with _shield:
-                self.exchange.response = dumps(self._fold.result())
+                self.exchange.answer_with(self._fold.result())
 
 
 def run(

@@ -15,6 +15,8 @@ class Batch:
 
     spans: tuple[EncodedSpan, ...] = ()
     feedback: tuple[Feedback, ...] = ()
+    resource: bytes | None = None
+    """What the spans' process is, where another one recorded them than this."""
 
 
 class Sink(Protocol):

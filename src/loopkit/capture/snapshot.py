@@ -7,12 +7,8 @@ its type's name.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import decimal
 import enum
 import json
-import pathlib
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,15 +21,18 @@ TRUNCATED = "loopkit_truncated"
 _DEPTH = 6
 _LONGEST_INT = 4096
 """Bits. CPython refuses to write integers of more than 4,300 digits."""
-_AS_TEXT = (
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-    decimal.Decimal,
-    uuid.UUID,
-    pathlib.PurePath,
-    complex,
+_AS_TEXT = frozenset(
+    (
+        ("datetime", "date"),
+        ("datetime", "time"),
+        ("datetime", "timedelta"),
+        ("decimal", "Decimal"),
+        ("uuid", "UUID"),
+        ("pathlib", "PurePath"),
+        ("builtins", "complex"),
+    )
 )
+"""Whose own text says all. By name: importing all of these would take longer than the rest of `init()`."""
 
 
 def snapshot(value: Any) -> str:
@@ -78,7 +77,7 @@ def plain(value: Any) -> Any:
     given: Any = value  # isinstance makes `value` a container of unknown types; this stays Any
     if isinstance(value, enum.Enum):
         return value.value
-    if isinstance(value, _AS_TEXT):
+    if _says_all(given):
         return str(value)
     if isinstance(value, (set, frozenset)):
         return list(given)
@@ -87,6 +86,10 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value) if field.repr}
     return _foreign(given)
+
+
+def _says_all(value: Any) -> bool:
+    return any((base.__module__.partition(".")[0], base.__name__) in _AS_TEXT for base in value.__class__.__mro__)
 
 
 def _foreign(value: object) -> Any:
@@ -99,7 +102,7 @@ def _foreign(value: object) -> Any:
 def _key(key: Any) -> str:
     given: Any = key  # isinstance makes `key` a tuple of unknown types; this stays Any
     parts: list[Any] = list(given) if isinstance(key, tuple) else [given]
-    is_plain = all(part is None or isinstance(part, (str, int, float, *_AS_TEXT)) for part in parts)
+    is_plain = all(part is None or isinstance(part, (str, int, float)) or _says_all(part) for part in parts)
     return str(given) if is_plain else f"<{type(given).__qualname__}>"
 
 

@@ -7,6 +7,7 @@ class keeps its name; `type(client) is OpenAI` becomes False.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,25 +16,22 @@ from loopkit import _host
 from loopkit.capture import slot
 from loopkit.capture.chain import Call, Interceptor
 from loopkit.capture.dialects._protocol import Dialect
-from loopkit.capture.dialects.anthropic_messages import Messages
-from loopkit.capture.dialects.openai_chat import Chat
-from loopkit.capture.dialects.openai_responses import Responses
-from loopkit.capture.recording import Exchange, Recording, arun, run, stream_filters
-from loopkit.capture.snapshot import snapshot
+from loopkit.capture.dialects.known import CHAT, MESSAGES, RESPONSES
+from loopkit.capture.exchange import Exchange
+from loopkit.capture.recording import Recording, arun, run, stream_filters
 from loopkit.capture.stream import watch_raw, watch_stream
 from loopkit.errors import InvalidInput
 
-_CHAT, _RESPONSES, _MESSAGES = Chat(), Responses(), Messages()
-_OPENAI_LIKE: Mapping[str, Dialect] = {"/chat/completions": _CHAT, "/responses": _RESPONSES}
+_OPENAI_LIKE: Mapping[str, Dialect] = {"/chat/completions": CHAT, "/responses": RESPONSES}
 
 ENDPOINTS: Mapping[str, Mapping[str, Dialect]] = {
     "openai": _OPENAI_LIKE,
-    "groq": {"/openai/v1/chat/completions": _CHAT},
-    "anthropic": {"/v1/messages": _MESSAGES},
+    "groq": {"/openai/v1/chat/completions": CHAT},
+    "anthropic": {"/v1/messages": MESSAGES},
 }
 """By SDK package and path: which dialect speaks there."""
 
-DEFAULT_DIALECTS: Mapping[str, Dialect] = {"openai": _CHAT, "groq": _CHAT, "anthropic": _MESSAGES}
+DEFAULT_DIALECTS: Mapping[str, Dialect] = {"openai": CHAT, "groq": CHAT, "anthropic": MESSAGES}
 """By SDK package: how a router calls a client."""
 
 _HOSTS = {
@@ -114,7 +112,8 @@ class Hook:
             if recorder is not None:
                 live = recorder.start(f"{dialect.operation} {request.get('model')}", "llm")
             if live is not None:
-                exchange = Exchange(dialect, self._provider(client), snapshot(request))
+                exchange = Exchange(dialect, _provider(client.base_url, self.package), bare=live.bare)
+                exchange.ask(request)
             recording = Recording(recorder, live, exchange)
         task = None if recording.live is None else recording.live.task
         call = Call(task=task, request=request, dialect=dialect, stream=stream)
@@ -129,11 +128,14 @@ class Hook:
                 "call create(), or wrap a client of its own without output checks"
             )
 
-    def _provider(self, client: Any) -> str:
-        host = urlsplit(str(client.base_url)).hostname or ""
-        if host.endswith(".openai.azure.com"):
-            return "azure.ai.openai"
-        return _HOSTS.get(host, self.package)
+
+@functools.lru_cache(maxsize=256)
+def _provider(base_url: Any, package: str) -> str:
+    """By the client's base URL, which can be hashed; as text, reading it costs more than all else here."""
+    host = urlsplit(str(base_url)).hostname or ""
+    if host.endswith(".openai.azure.com"):
+        return "azure.ai.openai"
+    return _HOSTS.get(host, package)
 
 
 class _Request:
@@ -152,7 +154,7 @@ class _Request:
         options = self.options.model_copy()
         options.json_data, options.extra_json = dict(call.request), None  # the request holds both
         if self.recording.exchange is not None:
-            self.recording.exchange.request = snapshot(call.request)
+            self.recording.exchange.ask(call.request)
         return options
 
     def received(self, result: Any) -> Any:

@@ -48,8 +48,11 @@ class RecordedIterator:
                 self._recording.raised(error)
                 raise
             else:
+                self._recording.chunk(chunk)
+                if not self._filters:
+                    return chunk
                 try:
-                    self._take(chunk)
+                    self._pass_on([chunk], 0)
                 except BaseException:
                     self._close()
                     raise
@@ -70,18 +73,17 @@ class RecordedIterator:
                 self._recording.raised(error)
                 raise
             else:
+                self._recording.chunk(chunk)
+                if not self._filters:
+                    return chunk
                 try:
-                    self._take(chunk)
+                    self._pass_on([chunk], 0)
                 except BaseException:
                     await self._close()
                     raise
             finally:
                 self.stepping = False
         return self._ready.popleft()
-
-    def _take(self, chunk: Any) -> None:
-        self._recording.chunk(chunk)
-        self._pass_on([chunk], 0)
 
     def _end(self) -> None:
         self._ended = True

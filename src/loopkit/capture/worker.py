@@ -10,18 +10,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from random import random
 from typing import Any
 
 from loopkit import _host
-from loopkit.capture.finish import finished, redacted_feedback
+from loopkit.capture.budget import Budget
+from loopkit.capture.finish import Finisher
 from loopkit.capture.live import LiveSpan
+from loopkit.capture.sampling import Tail, keys_of
 from loopkit.capture.sinks import Batch, Sink
 from loopkit.config import Settings
 from loopkit.types import Feedback
 from loopkit.wire.encode import EncodedSpan
 
 _BATCH = 512
+_TURN = 32
+"""Items in a row; otherwise whoever wants the interpreter meanwhile waits for its switch interval, 5 ms."""
 _HEAVY = 4096
 """Characters of content from which on an item is weighed."""
 _HELD_LIMIT = 64
@@ -31,18 +37,26 @@ _HELD_LIMIT = 64
 class Worker:
     """Drains its queue every `append_delay` seconds while there is something in it."""
 
-    def __init__(self, settings: Settings, sinks: tuple[Sink, ...]) -> None:
-        self._settings = settings
-        self._sinks = sinks
+    def __init__(self, settings: Settings, sinks: tuple[Sink, ...], tail: Tail | None = None) -> None:
+        self._limits = settings.limits
+        self.sinks = sinks
+        self.finisher = Finisher(settings)
+        self._tail = tail
+        self.recorded = 0
+        """Spans handed on."""
         self.dropped = 0
+        """Spans and feedback that the queue's bound cost, or that no sink could take."""
+        self._seconds = 0.0
+        self.budget = Budget(settings.limits.budget, self.seconds)
         self._awake = False
         self._closed = False
         self._fault: Exception | None = None
         self._start_empty()
 
     def put(self, item: LiveSpan | Feedback) -> None:
-        """Queue an item; where the queue is full the item is dropped and counted."""
-        if len(self._queue) >= self._settings.queue_limit or not self._has_room(item):
+        """Queue an item; where the queue is full one goes, by `Limits.drop`, and is counted."""
+        waiting = len(self._queue)
+        if (waiting >= self._limits.queue_items or not self._has_room(item)) and not self._makes_room(item):
             self.dropped += 1
             _host.warn_now_and_then("queue", f"the queue is full: {self.dropped} spans were dropped so far")
             return
@@ -50,6 +64,17 @@ class Worker:
         if not self._awake:
             self._awake = True
             self._wake()
+        if waiting == _BATCH:  # enough for one, so why wait
+            self._hurry.set()
+
+    @property
+    def queued(self) -> int:
+        """What waits now."""
+        return len(self._queue)
+
+    def seconds(self) -> float:
+        """Processor time that this thread and the sinks' own threads have taken so far."""
+        return self._seconds + sum(getattr(sink, "seconds", 0.0) for sink in self.sinks)
 
     def later(self, job: Callable[[], object]) -> None:
         """Run a small job on the worker's thread, soon."""
@@ -73,7 +98,7 @@ class Worker:
         if self._fault is not None:
             fault, self._fault = self._fault, None
             raise fault
-        kept = [sink.durable for sink in self._sinks if sink.durable is not None]
+        kept = [sink.durable for sink in self.sinks if sink.durable is not None]
         return finished and bool(kept) and all(kept) and not any(self._held.values())
 
     def close(self, timeout: float) -> bool:
@@ -87,20 +112,20 @@ class Worker:
             self._signal.set()
             if self._thread is not None:
                 self._thread.join(max(deadline - time.monotonic(), 0.1))
-            for sink in self._sinks:
+            for sink in self.sinks:
                 with _host.Shielded("closing a sink"):
                     sink.close(max(deadline - time.monotonic(), 0.0))
 
     def after_fork(self) -> None:
         """In a child: an empty queue (the parent still has its items) and a thread of its own."""
         self._start_empty()
-        for sink in self._sinks:
+        for sink in self.sinks:
             self._shielded("a sink after a fork", sink.after_fork)
 
     def _start_empty(self) -> None:
         self._awake = self._closed = False
         self._queue: deque[LiveSpan | Feedback | threading.Event | Callable[[], object]] = deque()
-        self._held: dict[int, deque[Batch]] = {index: deque() for index in range(len(self._sinks))}
+        self._held: dict[int, deque[Batch]] = {index: deque() for index in range(len(self.sinks))}
         self._signal = threading.Event()
         self._hurry = threading.Event()
         self._starting = threading.Lock()
@@ -122,12 +147,15 @@ class Worker:
         while True:
             self._signal.wait()
             if not self._closed:
-                self._hurry.wait(self._settings.append_delay)
+                self._hurry.wait(self._limits.append_delay)
             self._hurry.clear()
             self._signal.clear()
             self._awake = False
+            began = time.thread_time()
             while self._queue:
                 self._step()
+            self._seconds += time.thread_time() - began
+            self.budget.look()
             if self._closed:
                 return
 
@@ -150,29 +178,42 @@ class Worker:
             else:
                 self._shielded("a job", item)
         if items:
-            self._shielded("the worker", lambda: self._hand_on(self._encode(items)))
+            self._shielded("the worker", partial(self._handle, items))
         elif waiting is not None and any(self._held.values()):
             self._shielded("the worker", lambda: self._hand_on(Batch()))  # what a sink could not take before
         if waiting is not None:
-            for sink in self._sinks:
+            for sink in self.sinks:
                 self._shielded("syncing a sink", partial(_sync, sink))
             waiting.set()
 
-    def _encode(self, items: list[LiveSpan | Feedback]) -> Batch:
-        spans: list[EncodedSpan] = []
+    def _handle(self, items: list[LiveSpan | Feedback]) -> None:
+        spans: list[tuple[LiveSpan, EncodedSpan]] = []
         feedback: list[Feedback] = []
-        for item in items:
+        for number, item in enumerate(items):
+            if number % _TURN == 0:
+                time.sleep(1e-6)  # lets a thread of the application have the interpreter
             if isinstance(item, Feedback):
-                feedback.append(redacted_feedback(item, self._settings))
+                feedback.append(self.finisher.feedback(item))
                 continue
             try:
-                spans.append(finished(item, self._settings))
+                spans.append((item, self.finisher.span(item)))
             except Exception as error:  # noqa: BLE001  # this span's fault: the others go on
                 self._note("encoding a span", error)
-        return Batch(tuple(spans), tuple(feedback))
+        tail = self._tail
+        if tail is None:
+            self._hand_on(Batch(tuple([span for _, span in spans]), tuple(feedback)))
+            return
+        kept, asked = tail.sift(spans)
+        if kept or feedback:
+            self._hand_on(Batch(tuple(kept), tuple(feedback)))
+        asked |= {key for event in feedback for key in keys_of(event)}
+        if asked:
+            again = partial(tail.release, asked, lambda resource, found: self._hand_on(Batch(found, (), resource)))
+            self._shielded("bringing a sampled-out trace back", again)
 
     def _hand_on(self, batch: Batch) -> None:
-        for index, sink in enumerate(self._sinks):
+        self.recorded += len(batch.spans)
+        for index, sink in enumerate(self.sinks):
             held = self._held[index]
             held.append(batch)
             while held:
@@ -210,11 +251,30 @@ class Worker:
         item.weight = _weight(item)
         return item.weight == 0 or self._weigh(item.weight)
 
+    def _makes_room(self, item: LiveSpan | Feedback) -> bool:
+        """Whether the oldest went for this one. Feedback never goes for a span, and nothing that somebody waits for."""
+        if self._limits.drop == "newest" or (self._limits.drop == "sampled" and random() < 0.5):
+            return isinstance(item, Feedback) and self._drops_oldest()
+        return self._drops_oldest() and (isinstance(item, Feedback) or self._has_room(item))
+
+    def _drops_oldest(self) -> bool:
+        try:
+            oldest = self._queue.popleft()
+        except IndexError:
+            return False
+        if not isinstance(oldest, LiveSpan):
+            self._queue.appendleft(oldest)
+            return False
+        self._weigh(-oldest.weight)
+        self.dropped += 1
+        _host.warn_now_and_then("queue", f"the queue is full: {self.dropped} spans were dropped so far")
+        return True
+
     def _weigh(self, weight: int) -> bool:
         if weight == 0:
             return True
         with self._weighing:
-            if weight > 0 and self._heavy_bytes + weight > self._settings.queue_bytes:
+            if weight > 0 and self._heavy_bytes + weight > self._limits.queue_bytes:
                 return False
             self._heavy_bytes += weight
         return True
@@ -244,11 +304,11 @@ def _halves(batch: Batch) -> tuple[Batch, Batch | None]:
     """A batch in two; None where it holds one item."""
     spans, feedback = batch.spans, batch.feedback
     if spans and feedback:
-        return Batch(spans=spans), Batch(feedback=feedback)
+        return replace(batch, feedback=()), replace(batch, spans=())
     if len(spans) > 1:
         middle = len(spans) // 2
-        return Batch(spans=spans[:middle]), Batch(spans=spans[middle:])
+        return replace(batch, spans=spans[:middle]), replace(batch, spans=spans[middle:])
     if len(feedback) > 1:
         middle = len(feedback) // 2
-        return Batch(feedback=feedback[:middle]), Batch(feedback=feedback[middle:])
+        return replace(batch, feedback=feedback[:middle]), replace(batch, feedback=feedback[middle:])
     return batch, None

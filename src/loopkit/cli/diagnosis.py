@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 
 from loopkit._version import __version__
+from loopkit._words import duration
 from loopkit.config import Destination, home_directory, settings
 from loopkit.errors import LoopkitError
 from loopkit.export.place import spools
+from loopkit.export.vitals import healths
 from loopkit.signals.fold import fold
 from loopkit.store.sqlite import FILE, Store
 from loopkit.wire.encode import encode_request, encode_resource
@@ -29,7 +32,7 @@ class Finding:
 
 def diagnose() -> list[Finding]:
     """Every station, in the order of the pipeline. Changes nothing."""
-    return [_installation(), *_settings(), *_store()]
+    return [_installation(), *_settings(), *_store(), *_processes()]
 
 
 def _probe(destination: Destination) -> Finding:
@@ -99,3 +102,26 @@ def _store() -> list[Finding]:
     text = f"{home}: {stats['spans']} spans, {stats['feedback']} feedback events, {stats['bytes'] / 1e6:.1f} MB"
     said = f"{state.events} events, {state.conflicts} conflicting copies, {waiting} wait for their target"
     return [Finding("store", True, text), Finding("feedback", True, said)]
+
+
+def _processes() -> list[Finding]:
+    """The last word of each process that records here."""
+    found: list[Finding] = []
+    for each in healths(home_directory()):
+        delivered = sum(one.delivered for one in each.destinations)
+        refused = sum(one.refused for one in each.destinations)
+        ago = duration((time.time_ns() - each.at) / 1e9)
+        text = (
+            f"{each.service} (process {each.pid}, {ago} ago): {each.recorded} spans, "
+            f"{delivered} delivered, {each.queued} queued; a call costs its caller {each.calling_us:.0f} µs, a span "
+            f"{each.own_us:.0f} µs of processor time besides; {each.redacted} texts redacted"
+        )
+        lost = each.dropped + sum(one.dropped for one in each.destinations)
+        if lost:
+            text += f"; {lost} dropped: give it more room (spool_bytes), or sample"
+        if refused:
+            text += f"; {refused} refused: see  loopkit spool list"
+        if each.level:
+            text += f"; over its budget (level {each.level}): sample, or give init() a larger budget"
+        found.append(Finding("process", not (lost or refused or each.level), text))
+    return found

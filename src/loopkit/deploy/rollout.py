@@ -11,12 +11,14 @@ from __future__ import annotations
 import secrets
 import time
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal
 
 from loopkit._json import from_dict, to_dict
 from loopkit._words import duration
+from loopkit.capture.sampling import tail_takes
 from loopkit.deploy.registry import Registry
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.signals.calls import calls_and_statements, first_outcome
@@ -143,7 +145,7 @@ class Rollout:
         """What the evidence says now. Changes nothing."""
         store = store or open_store()
         calls, said = self._calls(store)
-        firsts = _first_calls(calls)
+        firsts = _first_calls([call for call in calls if _was_drawn(call)])
         exposures = self._exposures(calls, said)
         evidence = _Evidence(
             quality=compare_arms(exposures, alpha=self.alpha),
@@ -320,13 +322,30 @@ def _as_often(
     too much, and counting none would compare survivors. The share is that of the time of the failure, so that a
     later look doesn't change it; the draw is the span id's own.
     """
-    arrivals = sorted(at for at, _, _ in judged)
-    ends = sorted(call.ended_at for call in answered)
+    arrivals = _Weighed((at, call) for at, _, call in judged)
+    ends = _Weighed((call.ended_at, call) for call in answered)
 
     def share(at: int) -> float:
-        return (bisect_right(arrivals, at) + 1) / (bisect_right(ends, at) + 1)
+        return (arrivals.until(at) + 1) / (ends.until(at) + 1)
 
     return [call for call in failed if int(call.span_id, 16) / 2**64 < share(call.ended_at)]
+
+
+class _Weighed:
+    """How many calls there were until a time: each stands for one over the probability with which it is here."""
+
+    def __init__(self, found: Iterable[tuple[int, Span]]) -> None:
+        pairs = sorted(((at, 1 / call.inclusion_probability) for at, call in found))
+        self._times = [at for at, _ in pairs]
+        self._sums = [0.0, *accumulate(weight for _, weight in pairs)]
+
+    def until(self, at: int) -> float:
+        return self._sums[bisect_right(self._times, at)]
+
+
+def _was_drawn(call: Span) -> bool:
+    """Whether the call is here by the tail's draw: among these, slow and failed calls are as frequent as they are."""
+    return call.tail_probability == 1.0 or tail_takes(call.tail_probability, int(call.trace_id, 16))
 
 
 def has_failed(call: Span) -> bool:

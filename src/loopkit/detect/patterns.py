@@ -6,6 +6,7 @@ none of them, and then the whole search costs a few microseconds for 1,000 chara
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class _Pattern:
 def find(text: str, kinds: Iterable[str] = ALL) -> list[Finding]:
     """All findings of these kinds, in order; where two overlap the earlier, then the longer one stays."""
     wanted = set(kinds)
-    found = [finding for pattern in _PATTERNS if pattern.kind in wanted for finding in _matches(pattern, text)]
+    found = [finding for pattern in _patterns() if pattern.kind in wanted for finding in _matches(pattern, text)]
     if len(found) < 2:
         return found
     found.sort(key=lambda f: (f.start, -f.end))
@@ -72,8 +73,8 @@ def may_hold(text: str) -> bool:
     if b"@" in data or b"PRIVATE KEY-----" in data or b".eyJ" in data or b"\\u" in data:
         return True
     if _LONG_TOKEN in data.translate(_TOKENS):
-        for letter, signs in _SIGNS_BY_LETTER:
-            if letter in data:
+        for piece, signs in _RARE_SIGNS:
+            if piece in data:
                 for sign in signs:  # no any(): a generator costs more than the searches
                     if sign in data:
                         return True
@@ -175,45 +176,13 @@ _KEY_SIGNS = (
     "sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "AKIA", "ASIA", "AIza", "glpat-", "hf_",
     "xoxa-", "xoxb-", "xoxp-", "xoxo-", "xoxs-", "xoxr-", "k_live_", "k_test_",
 )  # fmt: skip
-_PATTERNS = (
-    _Pattern(
-        "private_key",
-        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S),
-        ("PRIVATE KEY-----",),
-    ),
-    _Pattern(
-        "key",
-        re.compile(
-            r"(?<![A-Za-z0-9])(?:sk-(?:proj-|ant-|or-)?[A-Za-z0-9_-]{20,200}|gh[pousr]_[A-Za-z0-9]{36,251}"
-            r"|github_pat_[A-Za-z0-9_]{22,255}|A(?:KIA|SIA)[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}"
-            r"|xox[abposr]-[0-9A-Za-z-]{10,200}|glpat-[0-9A-Za-z_-]{20}|hf_[A-Za-z0-9]{30,60}"
-            r"|[sr]k_(?:live|test)_[0-9A-Za-z]{16,200})(?![A-Za-z0-9])"
-        ),
-        _KEY_SIGNS,
-    ),
-    _Pattern(
-        "jwt",
-        re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{8,8192}\.[A-Za-z0-9_-]{8,1024}"),
-        ("eyJ",),
-    ),
-    _Pattern(
-        "email",
-        re.compile(r"(?<![\w.+-])[A-Za-z0-9_.+%-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"),
-        ("@",),
-    ),
-    _Pattern(
-        "iban",
-        re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}"),
-        (),
-        _ibans,
-    ),
-    _Pattern("card", re.compile(r"(?<!\d)(?<!\d\.)\d(?:[ -]?\d){12,}(?!\.\d)"), (), _cards),
-    _Pattern("phone", re.compile(r"(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,6}(?!\w)"), ("+",), _phones),
+_RARE_SIGNS = (
+    (b"-", (b"sk-", b"xox", b"glpat-")),
+    (b"_", (b"hf_", b"_pat_", b"k_live_", b"k_test_")),
+    (b"gh", (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_")),
+    (b"A", (b"AKIA", b"ASIA", b"AIza")),
 )
-_SIGNS_BY_LETTER = tuple(
-    (letter, tuple(sign.encode() for sign in _KEY_SIGNS if letter.decode() in sign)) for letter in (b"-", b"_", b"A")
-)
-"""What every key begins with, by the one of three letters in it, which is found much faster."""
+"""What a key must hold, by a shorter piece of it that is looked for first: together they cover `_KEY_SIGNS`."""
 
 
 def _classes(members: bytes) -> bytes:
@@ -228,3 +197,43 @@ _NUMBERS = _classes(_UPPER_AND_DIGITS)
 _LONG_NUMBER = b"\1" * 13  # the shortest card and account numbers, spaces and dashes aside
 _PLUS = re.compile(r"\+\d")
 _OTHER_DIGIT = re.compile(r"(?![0-9])\d")  # \d is every script's digits
+
+
+@functools.cache
+def _patterns() -> tuple[_Pattern, ...]:
+    """Compiled when first needed: most texts hold nothing that needs them."""
+    return (
+        _Pattern(
+            "private_key",
+            re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S),
+            ("PRIVATE KEY-----",),
+        ),
+        _Pattern(
+            "key",
+            re.compile(
+                r"(?<![A-Za-z0-9])(?:sk-(?:proj-|ant-|or-)?[A-Za-z0-9_-]{20,200}|gh[pousr]_[A-Za-z0-9]{36,251}"
+                r"|github_pat_[A-Za-z0-9_]{22,255}|A(?:KIA|SIA)[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{35}"
+                r"|xox[abposr]-[0-9A-Za-z-]{10,200}|glpat-[0-9A-Za-z_-]{20}|hf_[A-Za-z0-9]{30,60}"
+                r"|[sr]k_(?:live|test)_[0-9A-Za-z]{16,200})(?![A-Za-z0-9])"
+            ),
+            _KEY_SIGNS,
+        ),
+        _Pattern(
+            "jwt",
+            re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{8,8192}\.[A-Za-z0-9_-]{8,1024}"),
+            ("eyJ",),
+        ),
+        _Pattern(
+            "email",
+            re.compile(r"(?<![\w.+-])[A-Za-z0-9_.+%-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"),
+            ("@",),
+        ),
+        _Pattern(
+            "iban",
+            re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}"),
+            (),
+            _ibans,
+        ),
+        _Pattern("card", re.compile(r"(?<!\d)(?<!\d\.)\d(?:[ -]?\d){12,}(?!\.\d)"), (), _cards),
+        _Pattern("phone", re.compile(r"(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,6}(?!\w)"), ("+",), _phones),
+    )

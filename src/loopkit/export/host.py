@@ -96,7 +96,7 @@ class HostSink:
                 )
                 continue
             self._accepted += 1
-            self._queue.append(span.bytes_with(content=self._content, local=False))
+            self._queue.append(span.exported(content=self._content))
         self._wake()
 
     def sync(self) -> None:

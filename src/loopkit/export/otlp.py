@@ -17,9 +17,11 @@ from loopkit import _host
 from loopkit.capture.sinks import Batch
 from loopkit.config import Destination, Settings
 from loopkit.export.place import spool_of
+from loopkit.export.reshape import Reshape
 from loopkit.export.spool import Waiting
 from loopkit.export.transport import NotNow, Refused, Transport, transport_to
-from loopkit.wire.encode import encode_request
+from loopkit.export.vitals import Delivery
+from loopkit.wire.encode import encode_request, encode_resource, spans_in
 
 _LARGEST_BATCH = 2 << 20
 _LONGEST_WAIT = 30.0
@@ -47,11 +49,17 @@ class OtlpSink:
         self.destination = destination
         asked = destination.content
         self._content = settings.content == "export" if asked is None else asked and settings.content != "off"
+        self._reshape = Reshape(destination, settings.limits, settings.service)
         self._resource = resource
+        self._more_resource = encode_resource(destination.resource)
         self._version = version
         self._http = transport
         self._served = served
         self.spool = spool_of(settings.home, destination)
+        self.spooled = self.delivered = self.refused = 0
+        """Spans, since this process started."""
+        self.seconds = 0.0
+        """Processor time of its own thread."""
         self._start_fresh()
         if any(self.spool.waiting()):
             self._wake()  # what an earlier process left
@@ -67,9 +75,12 @@ class OtlpSink:
             return
         dropped = self.spool.dropped
         try:
-            spans = [span.bytes_with(content=self._content, local=False) for span in batch.spans]
+            reshaped = (self._reshape(span.exported(content=self._content)) for span in batch.spans)
+            spans = [span for span in reshaped if span is not None]
             for portion in _portions(spans):
-                self.spool.append(encode_request(self._encoded_resource, "loopkit", self._version, portion))
+                resource = (batch.resource or self._encoded_resource) + self._more_resource
+                self.spool.append(encode_request(resource, "loopkit", self._version, portion))
+                self.spooled += len(portion)
         finally:
             self._wake()
         if self.spool.dropped > dropped:
@@ -81,6 +92,16 @@ class OtlpSink:
     def sync(self) -> None:
         """See `Sink.sync`."""
         self.spool.sync()
+
+    def delivery(self) -> Delivery:
+        """How it is going here."""
+        return Delivery(
+            endpoint=self.destination.endpoint,
+            spooled=self.spooled,
+            delivered=self.delivered,
+            refused=self.refused,
+            dropped=self.spool.dropped,
+        )
 
     def close(self, timeout: float) -> None:
         """Deliver what can be delivered within `timeout`; the rest stays in the spool for the next start."""
@@ -147,11 +168,12 @@ class OtlpSink:
 
     def _deliver_all(self, transport: Transport) -> None:
         while not self._stop.is_set():
-            delivered = 0
+            delivered, began = 0, time.thread_time()
             for batch in self.spool.waiting():
                 if self._stop.is_set() or not self._deliver(transport, batch):
                     return
                 delivered += 1
+            self.seconds += time.thread_time() - began
             if not delivered:
                 self.spool.sweep()
                 return
@@ -168,17 +190,21 @@ class OtlpSink:
             before_sleep=lambda state: self._say_unreachable(state.outcome.exception() if state.outcome else None),
             reraise=True,
         )
+        spans, endpoint = spans_in(batch.data), self.destination.endpoint
         try:
             rejected = retrying(transport.send, batch.data)
         except NotNow:
             return False  # stopped while waiting: it stays in the spool
         except Refused as refusal:
-            _host.warn_once(f"refused {self.destination.endpoint}", f"{self.destination.endpoint} refuses: {refusal}")
+            _host.warn_once(f"refused {endpoint}", f"{endpoint} refuses: {refusal}")
             self.spool.bury(batch, str(refusal))
+            self.refused += spans
             return True
         self.spool.strike_off(batch)
-        if rejected:
-            _host.warn_once(f"rejected {self.destination.endpoint}", f"{self.destination.endpoint}: {rejected}")
+        self.delivered += spans - rejected.spans
+        self.refused += rejected.spans
+        if rejected.spans:
+            _host.warn_once(f"rejected {endpoint}", f"{endpoint}: {rejected.spans} spans rejected: {rejected.said}")
         return True
 
     def _say_unreachable(self, error: BaseException | None) -> None:
@@ -198,7 +224,8 @@ def _portions(spans: list[bytes]) -> Iterator[list[bytes]]:
             portion, size = [], 0
         portion.append(span)
         size += len(span)
-    yield portion
+    if portion:
+        yield portion
 
 
 def _wait(state: Any) -> float:

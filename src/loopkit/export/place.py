@@ -40,7 +40,10 @@ def spool_of(home: Path, destination: Destination) -> Spool:
     directory = home / "spool" / hashlib.sha256(destination.endpoint.encode()).hexdigest()[:16]
     draw = random.SystemRandom().random
     try:
-        spool = DiskSpool(directory, destination.spool_bytes, time.time_ns, drop=destination.drop, chance=draw)
+        spool = DiskSpool(
+            directory, destination.spool_bytes, time.time_ns,
+            batches=destination.spool_batches, drop=destination.drop, chance=draw,
+        )  # fmt: skip
         (directory / _ENDPOINT).write_text(f"{destination.endpoint} {destination.spool_bytes}\n")
     except (FileExistsError, NotADirectoryError) as error:
         raise InvalidSetting(
@@ -52,5 +55,5 @@ def spool_of(home: Path, destination: Destination) -> Spool:
             f"spool {directory}",
             f"spans can't be spooled on disk ({error}): they wait in memory, and go with the process",
         )
-        return MemorySpool(min(destination.spool_bytes, _MEMORY_LIMIT))
+        return MemorySpool(min(destination.spool_bytes, _MEMORY_LIMIT), destination.spool_batches)
     return spool

@@ -108,10 +108,12 @@ class DiskSpool:
         limit: int,
         clock: Callable[[], int],
         *,
+        batches: int = 500_000,
         drop: Drop = "oldest",
         chance: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """`limit` is in bytes; `drop` says what goes where it would be passed, `chance` draws for "sampled".
+        """`limit` is in bytes; `drop` says what goes where it, or the number `batches`, would be passed; `chance`
+        draws for "sampled".
 
         Raises `OSError` where the directory can't be made or written.
         """
@@ -120,6 +122,8 @@ class DiskSpool:
         self.dropped = 0
         self._limit = limit
         self._segment_size = max(min(_LARGEST_SEGMENT, limit // _SEGMENTS), 1)
+        self._batches = batches
+        self._segment_batches = max(batches // _SEGMENTS, 1)
         self._clock = clock
         self._drop = drop
         self._chance = chance
@@ -132,17 +136,21 @@ class DiskSpool:
     def append(self, data: bytes) -> bool:
         """See `Spool.append`. Where the bound would be passed, batches go by the policy, and are counted."""
         while True:
-            if self._writer is None or self._writer.size + len(data) > self._segment_size:
+            writer = self._writer
+            if writer is None or self._is_full(writer, len(data)):
                 self._close_writer()
                 if not self._make_room(max(self._segment_size, len(data) + len(_HEADER) + _RECORD.size)):
                     self.dropped += 1
                     return False
                 name = f"{self._clock():020d}-{os.getpid()}-{os.urandom(3).hex()}"
-                self._writer = _Writer(self.directory, name)
-            self._writer.append(data)
-            if not self._writer.is_gone():
+                writer = self._writer = _Writer(self.directory, name)
+            writer.append(data)
+            if not writer.is_gone():
                 return True
             self._close_writer()  # another process needed the room: it counted what was there, but not this batch
+
+    def _is_full(self, writer: _Writer, more: int) -> bool:
+        return writer.size + more > self._segment_size or writer.batches >= self._segment_batches
 
     def sync(self) -> None:
         """See `Spool.sync`."""
@@ -258,13 +266,15 @@ class DiskSpool:
         # first those that nobody writes any more; a living process would have to begin anew
         segments = sorted(self.segments(), key=lambda segment: (not _is_abandoned(segment), segment))
         sizes = {segment: _size(segment) for segment in segments}
-        while sum(sizes.values()) + needed > self._limit:
+        counts = {segment: _count(segment) for segment in segments}
+        room, most = self._limit - needed, self._batches - self._segment_batches
+        while sum(sizes.values()) > room or sum(counts.values()) > max(most, 0):
             if self._drop == "newest" or (self._drop == "sampled" and self._chance() < 0.5):
                 return False
             oldest = segments.pop(0)
             self.dropped += len(_read(oldest)[0])
             _unlink(oldest, oldest.with_suffix(_DONE))
-            del sizes[oldest]
+            del sizes[oldest], counts[oldest]
         return True
 
     def _put_aside(self, name: str, data: bytes, reason: str, *, suffix: str = _BATCH) -> None:
@@ -288,9 +298,10 @@ class MemorySpool:
 
     durable = False
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, batches: int = 500_000) -> None:
         self.dropped = 0
         self._limit = limit
+        self._most = batches
         self._batches: deque[Waiting] = deque()
         self._bytes = 0
         self._count = 0
@@ -300,7 +311,7 @@ class MemorySpool:
         self._count += 1
         self._batches.append(Waiting(data, Path(), self._count))
         self._bytes += len(data)
-        while self._bytes > self._limit:
+        while self._bytes > self._limit or len(self._batches) > self._most:
             self._bytes -= len(self._batches.popleft().data)
             self.dropped += 1
         return bool(self._batches)
@@ -375,6 +386,7 @@ class _Writer:
             _unlink(temporary, done)
             raise
         self.size = len(_HEADER)
+        self.batches = 0
 
     def append(self, data: bytes) -> None:
         record = _RECORD.pack(len(data), zlib.crc32(data)) + data
@@ -386,6 +398,7 @@ class _Writer:
             os.ftruncate(self.file, self.size)
             raise
         self.size += len(record)
+        self.batches += 1
 
     def sync(self) -> None:
         getattr(os, "fdatasync", os.fsync)(self.file)
@@ -419,6 +432,20 @@ def _read(segment: Path) -> tuple[list[Waiting], bytes]:
         position += _RECORD.size + length
         found.append(Waiting(data, segment, end + position))
     return found, bytes(rest[position:])
+
+
+def _count(segment: Path) -> int:
+    """How many batches wait in a segment, by their lengths alone."""
+    count = 0
+    try:
+        with segment.open("rb") as file:
+            file.seek(max(_done(segment), len(_HEADER)))
+            while len(head := file.read(_RECORD.size)) == _RECORD.size:
+                file.seek(_RECORD.unpack(head)[0], os.SEEK_CUR)
+                count += 1
+    except FileNotFoundError:  # delivered meanwhile
+        return 0
+    return count
 
 
 def _is_ours(segment: Path, header: bytes | None = None) -> bool:

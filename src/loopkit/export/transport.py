@@ -8,7 +8,8 @@ fails when it finds it half-imported by another thread.
 from __future__ import annotations
 
 import gzip
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import httpx
@@ -33,14 +34,18 @@ class Refused(Exception):
     """The receiver will never take it."""
 
 
+class Rejected(NamedTuple):
+    """What a receiver did not take of a batch that it acknowledged."""
+
+    spans: int
+    said: str
+
+
 class Transport(Protocol):
     """Sends batches to one destination."""
 
-    def send(self, data: bytes) -> str:
-        """What the receiver rejected of an acknowledged batch, in words; empty where it took all of it.
-
-        Raises `NotNow` or `Refused`.
-        """
+    def send(self, data: bytes) -> Rejected:
+        """Raises `NotNow` or `Refused`."""
         ...
 
     def close(self) -> None:
@@ -60,10 +65,10 @@ class HttpTransport:
             **destination.headers,
         }
         # Without TLS no certificates are loaded, which takes longer than sending thousands of spans.
-        verify = urlsplit(self._url).scheme == "https"
+        verify: Any = urlsplit(self._url).scheme == "https" and _trust(destination)
         self._client = httpx.Client(transport=transport, timeout=destination.timeout, verify=verify)
 
-    def send(self, data: bytes) -> str:
+    def send(self, data: bytes) -> Rejected:
         """See `Transport.send`."""
         # Level and time are fixed, so that a batch that is sent again is the same to the byte.
         body = gzip.compress(data, compresslevel=5, mtime=0) if self._zipped else data
@@ -72,7 +77,7 @@ class HttpTransport:
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise NotNow(f"{type(error).__name__}: {error}") from error
         if response.is_success:
-            return _rejected(response.content) if "protobuf" in response.headers.get("content-type", "") else ""
+            return _rejected(response.content) if "protobuf" in response.headers.get("content-type", "") else _NOTHING
         said = f"HTTP {response.status_code}: {response.text[:500]}"
         if response.status_code in _RETRYABLE:
             raise NotNow(said, _retry_after(response))
@@ -93,7 +98,10 @@ class GrpcTransport:
         target = f"{parts.hostname}:{parts.port or 4317}"
         options = (("grpc.enable_retries", 0),)  # ours wait longer, and know the spool
         if parts.scheme == "https":
-            self._channel: Any = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
+            credentials = grpc.ssl_channel_credentials(
+                _bytes(destination.certificate), _bytes(destination.client_key), _bytes(destination.client_certificate)
+            )
+            self._channel: Any = grpc.secure_channel(target, credentials, options)
         else:
             self._channel = grpc.insecure_channel(target, options)
         self._export = self._channel.unary_unary(_METHOD)  # without serializers: bytes in, bytes out
@@ -104,7 +112,7 @@ class GrpcTransport:
         self._timeout = destination.timeout
         self._error: type[Exception] = grpc.RpcError
 
-    def send(self, data: bytes) -> str:
+    def send(self, data: bytes) -> Rejected:
         """See `Transport.send`."""
         try:
             answer: bytes = self._export(
@@ -124,25 +132,42 @@ class GrpcTransport:
         self._channel.close()
 
 
+def _trust(destination: Destination) -> Any:
+    """Whom to trust and who we are, over TLS."""
+    if destination.certificate is None and destination.client_certificate is None:
+        return True
+    import ssl
+
+    context = ssl.create_default_context(cafile=destination.certificate)
+    if destination.client_certificate is not None:
+        context.load_cert_chain(destination.client_certificate, destination.client_key)
+    return context
+
+
+def _bytes(file: str | None) -> bytes | None:
+    return None if file is None else Path(file).read_bytes()
+
+
 def transport_to(destination: Destination, http: httpx.BaseTransport | None = None) -> Transport:
     """The transport that speaks the destination's protocol; `http` replaces httpx's own below it."""
     return GrpcTransport(destination) if destination.protocol == "grpc" else HttpTransport(destination, http)
 
 
-def _rejected(answer: bytes) -> str:
+_NOTHING = Rejected(0, "")
+
+
+def _rejected(answer: bytes) -> Rejected:
     """What a partial success says. A receiver that answers with something else has taken the batch all the same."""
     if not answer:
-        return ""
+        return _NOTHING
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
     try:
         partial = ExportTraceServiceResponse.FromString(answer).partial_success
     except DecodeError:
-        return ""
-    if not partial.rejected_spans:
-        return ""
-    return f"{partial.rejected_spans} spans rejected: {partial.error_message}"
+        return _NOTHING
+    return Rejected(partial.rejected_spans, partial.error_message)
 
 
 def _retry_after(response: httpx.Response) -> float | None:

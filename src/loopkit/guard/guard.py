@@ -125,8 +125,8 @@ class _WholeStream:
         if self._fold is None:
             return self._end_of_texts()
         assert self.call.dialect is not None
-        call = self.call.dialect.model_call("", {}, self._fold.result())
-        for text in filter(None, map(_said, (part for message in call.output for part in message.parts))):
+        answers = self.call.dialect.answered(self._fold.result())
+        for text in filter(None, map(_said, (part for message in answers for part in message.parts))):
             if self.guard.enforce(text, "output") != text:
                 # Rewriting a provider's chunks is not done yet; letting the text pass would be worse.
                 verdict = Verdict(

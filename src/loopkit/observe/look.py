@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from loopkit.signals.calls import calls_and_statements, expected_output, outcome
 from loopkit.signals.fold import fold
-from loopkit.statistics.paired import quantile, wilson
+from loopkit.statistics.paired import effective_size, quantile, wilson
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
 from loopkit.types import Feedback, Span
@@ -16,13 +16,16 @@ from loopkit.types import Feedback, Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """One segment of a task's calls."""
+    """One segment of a task's calls. Each call weighs one over the probability with which it was recorded."""
 
     segment: str
     calls: int
+    """That took place; an estimate where calls are sampled, as errors and tokens are then."""
+    recorded: int
+    """That are here."""
     errors: int
     judged: int
-    """Calls that somebody said was right or wrong, or rated."""
+    """Recorded calls that somebody said was right or wrong, or rated."""
     right: float
     """Their mean outcome: 1 for right, 0 for corrected or called wrong; NaN without any."""
     low: float
@@ -111,26 +114,35 @@ def _model_calls(store: Store, task: str) -> dict[str, list[Span]]:
 def _row(
     name: str, calls: Sequence[Span], said: dict[str, list[Feedback]], model_calls: dict[str, list[Span]]
 ) -> Figures:
-    outcomes = [outcome(call, said.get(call.id, ())) for call in calls]
-    judged = [value for value in outcomes if value is not None]
-    low, high = wilson(sum(judged), len(judged))
+    weights = [_weight(call) for call in calls]
+    outcomes = [(outcome(call, said.get(call.id, ())), weight) for call, weight in zip(calls, weights, strict=True)]
+    judged = [(value, weight) for value, weight in outcomes if value is not None]
+    total = sum(weight for _, weight in judged)
+    right = sum(value * weight for value, weight in judged) / total if judged else float("nan")
+    size = effective_size([weight for _, weight in judged])
+    low, high = wilson(right * size if judged else 0.0, size)
     durations = [call.duration for call in calls]
     usages = [
-        span.model_call.usage
+        (span.model_call.usage, _weight(span))
         for trace in {call.trace_id for call in calls}
         for span in model_calls.get(trace, ())
         if span.model_call is not None
     ]
     return Figures(
         segment=name,
-        calls=len(calls),
-        errors=sum(call.status == "error" for call in calls),
+        calls=round(sum(weights)),
+        recorded=len(calls),
+        errors=round(sum(_weight(call) for call in calls if call.status == "error")),
         judged=len(judged),
-        right=sum(judged) / len(judged) if judged else float("nan"),
+        right=right,
         low=low,
         high=high,
-        latency_p50=quantile(durations, 0.5),
-        latency_p95=quantile(durations, 0.95),
-        input_tokens=sum(usage.input_tokens or 0 for usage in usages),
-        output_tokens=sum(usage.output_tokens or 0 for usage in usages),
+        latency_p50=quantile(durations, 0.5, weights),
+        latency_p95=quantile(durations, 0.95, weights),
+        input_tokens=round(sum((usage.input_tokens or 0) * weight for usage, weight in usages)),
+        output_tokens=round(sum((usage.output_tokens or 0) * weight for usage, weight in usages)),
     )
+
+
+def _weight(span: Span) -> float:
+    return 1 / span.inclusion_probability

@@ -17,6 +17,7 @@ import random
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from loopkit.errors import InvalidInput
 from loopkit.statistics.student import t_quantile
@@ -98,7 +99,7 @@ def holm_level(p_values: Sequence[float], index: int, alpha: float) -> float:
     return alpha / (steps - min(rank, first_kept))
 
 
-def wilson(successes: float, n: int, *, alpha: float = 0.05) -> tuple[float, float]:
+def wilson(successes: float, n: float, *, alpha: float = 0.05) -> tuple[float, float]:
     """The interval of a rate (Wilson 1927); (0, 1) where there is nothing to count."""
     from statistics import NormalDist
 
@@ -123,15 +124,29 @@ def mean_interval(values: Sequence[float], *, alpha: float = 0.05) -> tuple[floa
     return mean - reach, mean + reach
 
 
-def quantile(values: Sequence[float], q: float) -> float:
-    """The q-quantile, interpolated as numpy does by default; NaN where there are no values."""
+def quantile(values: Sequence[float], q: float, weights: Sequence[float] | None = None) -> float:
+    """The q-quantile, interpolated as numpy does by default; NaN where there are no values.
+
+    A value of weight w stands for w values like it; weights may be fractions.
+    """
     if not values:
         return math.nan
-    ordered = sorted(values)
-    position = (len(ordered) - 1) * q
-    low = math.floor(position)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+    pairs = sorted(zip(values, weights or [1.0] * len(values), strict=True))
+    position = (sum(weight for _, weight in pairs) - 1) * q
+    below = 0.0  # how many values stand before this one
+    for (low, weight), (high, _) in pairwise(pairs):
+        if position <= below + weight - 1:
+            return low
+        if position < below + weight:
+            return low + (high - low) * (position - below - weight + 1)
+        below += weight
+    return pairs[-1][0]
+
+
+def effective_size(weights: Sequence[float]) -> float:
+    """How many equally weighted values would tell as much (Kish 1965): between 1 and their number; 0 for none."""
+    squares = sum(weight * weight for weight in weights)
+    return sum(weights) ** 2 / squares if squares else 0.0
 
 
 def _group_sums(values: Sequence[float], groups: Sequence[Hashable] | None) -> list[float]:

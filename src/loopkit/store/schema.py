@@ -41,26 +41,29 @@ MIGRATIONS = (
     """
     CREATE TABLE aside (seq INTEGER PRIMARY KEY AUTOINCREMENT, data BLOB NOT NULL, reason TEXT NOT NULL);
     """,
+    """
+    ALTER TABLE span ADD COLUMN kept_for TEXT;
+    """,
 )
 """One script a version; the store's version is how many of them it has seen."""
 
 
-def migrate(connection: sqlite3.Connection, path: str) -> None:
-    """Bring the store up to this version. Raises `StoreUnusable` where a newer loopkit wrote it."""
+def migrate(connection: sqlite3.Connection, path: str, migrations: tuple[str, ...]) -> None:
+    """Bring the file up to this version. Raises `StoreUnusable` where a newer loopkit wrote it."""
     version = _version(connection)
-    if version > len(MIGRATIONS):
+    if version > len(migrations):
         raise StoreUnusable(
             f"the store {path} was written by a newer loopkit (version {version} of its tables; this one knows "
-            f"{len(MIGRATIONS)}): upgrade loopkit, or point LOOPKIT_HOME at another directory"
+            f"{len(migrations)}): upgrade loopkit, or point LOOPKIT_HOME at another directory"
         )
-    if version == len(MIGRATIONS):
+    if version == len(migrations):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for script in MIGRATIONS[_version(connection) :]:  # another process may have been faster
+        for script in migrations[_version(connection) :]:  # another process may have been faster
             for statement in filter(None, (part.strip() for part in script.split(";"))):
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from loopkit.capture.sinks import Batch
-from loopkit.config import Settings
 from loopkit.store.sqlite import Store
 from loopkit.wire.encode import encode_request
 
 
 class StoreSink:
-    """Appends each batch, with its content unless that is off, and with what only the local store may have."""
+    """Appends each batch, with what only the local store may have."""
 
     durable = True
 
-    def __init__(self, store: Store, settings: Settings, resource: Callable[[], bytes], version: str) -> None:
+    def __init__(self, store: Store, resource: Callable[[], bytes], version: str) -> None:
         self.store = store
-        self._content = settings.content != "off"
         self._resource = resource
         self._encoded_resource = resource()
         self._version = version
@@ -26,8 +24,8 @@ class StoreSink:
         """See `Sink.accept`."""
         data = None
         if batch.spans:
-            spans = [span.bytes_with(content=self._content, local=self._content) for span in batch.spans]
-            data = encode_request(self._encoded_resource, "loopkit", self._version, spans)
+            spans = [span.stored() for span in batch.spans]
+            data = encode_request(batch.resource or self._encoded_resource, "loopkit", self._version, spans)
         self.store.append(data, batch.feedback)
 
     def sync(self) -> None:

@@ -9,48 +9,40 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 import time
-import weakref
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from loopkit import _host
+from loopkit._ids import is_span_id
 from loopkit._json import canonical, from_json, to_json, utf8
-from loopkit.errors import NotFound, StoreUnusable
-from loopkit.store.schema import migrate
+from loopkit.capture.dialects.known import with_facts, with_messages
+from loopkit.errors import NotFound
+from loopkit.store.database import Database, begun
+from loopkit.store.schema import MIGRATIONS
 from loopkit.types import Feedback, Span
 from loopkit.wire.decode import decode_request, decode_span
 
 FILE = "loopkit.db"
-_BUSY_SECONDS = 10.0
-_FORK_SECONDS = 1.0
 _PORTION = 64
 """Batches turned into rows in one transaction."""
 
 
-class Store:
+class Store(Database):
     """A directory with the store in it. Safe to use from several threads and processes."""
 
     def __init__(self, directory: str | os.PathLike[str], *, before_read: Callable[[], object] | None = None) -> None:
         self.directory = Path(directory).absolute()
-        self.path = self.directory / FILE
         self._before_read = before_read
-        self._connections: dict[int, sqlite3.Connection] = {}
-        self._lock = threading.Lock()
-        self._turnstile, self._using = threading.Lock(), threading.Lock()
-        self._prepare()
-        with self._refusals(), self._alone():
-            self._connection()
-        _stores.add(self)
+        super().__init__(self.directory / FILE, MIGRATIONS)
 
     # Writing
 
     def append(self, data: bytes | None, feedback: Iterable[Feedback]) -> None:
         """Keep an encoded batch of spans and some feedback, in one transaction."""
-        with self._refusals(), self._transaction() as connection:
+        with self.transaction() as connection:
             if data is not None:
                 connection.execute("INSERT INTO batch (data) VALUES (?)", (data,))
             connection.executemany(
@@ -74,7 +66,7 @@ class Store:
 
     def put(self, kind: str, id: str, body: Any, *, task: str | None = None) -> None:
         """Append a document: a dataset, a variant, an experiment, a step of a rollout. Nothing is overwritten."""
-        with self._refusals(), self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(
                 "INSERT INTO document (kind, id, task, at, body) VALUES (?, ?, ?, ?, ?)",
                 (kind, id, task, time.time_ns(), canonical(body)),
@@ -86,7 +78,7 @@ class Store:
         `make` is given their bodies and returns the new one's id and body, or None for nothing.
         """
         query = "SELECT body FROM document WHERE kind = ? AND task = ? ORDER BY seq"
-        with self._refusals(), self._transaction() as connection:
+        with self.transaction() as connection:
             made = make([json.loads(body) for (body,) in connection.execute(query, (kind, task))])
             if made is not None:
                 connection.execute(
@@ -142,7 +134,44 @@ class Store:
             f" WHERE {where} ORDER BY started_at DESC, id DESC{limit}",
             [value for _, value in conditions],
         )
-        return [decode_span(data, service) for data, service in reversed(rows)]
+        return self._included([with_messages(decode_span(data, service)) for data, service in reversed(rows)])
+
+    def _included(self, spans: list[Span]) -> list[Span]:
+        """With their inclusion probabilities: 1, as far as the tail goes, where it would have kept the trace anyway.
+
+        That is so for a trace with a span that had a reason of its own, and for one that got feedback in time, whether
+        the draw was for it or against it.
+        """
+        traces = {span.trace_id for span in spans if span.tail_probability < 1.0}
+        if not traces:
+            return spans
+        ids = canonical(sorted(traces))
+        rows = self._read(
+            "SELECT DISTINCT trace_id FROM span"
+            " WHERE kept_for IS NOT NULL AND trace_id IN (SELECT value FROM json_each(?))",
+            (ids,),
+        )
+        certain = {trace_id for (trace_id,) in rows}
+        said: dict[str, list[int]] = {}
+        for event in self.feedback():
+            for target in (event.target, event.preferred_over, *event.ranking):
+                if target is not None:
+                    found = self.resolve(replace(event, target=target)).removeprefix("trace:")
+                    said.setdefault(found[:32], []).append(event.arrived_at)
+                    said.setdefault(found, []).append(event.arrived_at)
+
+        def rescued(span: Span) -> bool:
+            until = span.ended_at + int(span.rescue_seconds * 1e9)
+            heard = [*said.get(span.trace_id, ()), *said.get(f"session:{span.session_id}", ())]
+            return any(at <= until for at in heard)
+
+        certain |= {span.trace_id for span in spans if span.tail_probability < 1.0 and rescued(span)}
+        return [
+            replace(span, inclusion_probability=span.sampling_probability / span.tail_probability)
+            if span.tail_probability < 1.0 and span.trace_id in certain
+            else span
+            for span in spans
+        ]
 
     def span(self, id: str) -> Span:
         """One span by its id, or by a unique beginning of it. Raises `NotFound`."""
@@ -155,7 +184,7 @@ class Store:
         )
         if len(rows) != 1:
             raise NotFound(f"{'no span' if not rows else 'more than one span'} begins with {id!r} in {self.path}")
-        return decode_span(*rows[0])
+        return self._included([with_messages(decode_span(*rows[0]))])[0]
 
     def feedback(self, target: str | None = None) -> list[Feedback]:
         """The events in order of their append, all or those given on exactly this target."""
@@ -170,7 +199,7 @@ class Store:
         there are several, the latest started before the event, else the first one after it (feedback may be early).
         """
         target = event.target
-        if target.startswith(("trace:", "session:", "event:")) or _is_span_id(target):
+        if target.startswith(("trace:", "session:", "event:")) or is_span_id(target):
             return target
         if ":" in target:
             carries = "JOIN tag ON tag.span_id = span.id WHERE tag.tag = :target ORDER BY parent_id IS NOT NULL,"
@@ -215,50 +244,19 @@ class Store:
         counts = {f"{n}s" if n != "feedback" else n: self._read(f"SELECT count(*) FROM {n}", ())[0][0] for n in names}
         return {**counts, "bytes": self.path.stat().st_size}
 
-    def close(self) -> None:
-        """Give back every connection."""
-        with self._alone():
-            connections, self._connections = list(self._connections.values()), {}
-            for connection in connections:
-                connection.close()
-
-    def before_fork(self) -> bool:
-        """Wait for what another thread does in SQLite: a child would inherit its locks and never get them off.
-
-        False where that takes too long: a fork is the application's, and a child that can't write says so.
-        """
-        self._turnstile.acquire()
-        if self._using.acquire(timeout=_FORK_SECONDS):
-            return True
-        self._turnstile.release()
-        return False
-
-    def after_fork_in_parent(self) -> None:
-        """Let writers go on."""
-        self._using.release()
-        self._turnstile.release()
-
-    def after_fork(self) -> None:
-        """In a child: forget the parent's connections without closing them, as SQLite demands."""
-        self._lock = threading.Lock()
-        self._turnstile, self._using = threading.Lock(), threading.Lock()
-        _kept_from_parent.extend(self._connections.values())
-        self._connections = {}
-
     # Inside
 
     def _read(self, query: str, values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
         if self._before_read is not None:
             self._before_read()
-        with self._refusals(), self._alone():
-            self._make_rows()
-            return self._connection().execute(query, values).fetchall()
+        with self.reading() as connection:
+            self._make_rows(connection)
+            return connection.execute(query, values).fetchall()
 
-    def _make_rows(self) -> None:
+    def _make_rows(self, connection: sqlite3.Connection) -> None:
         """Turn waiting batches into rows, a portion a transaction."""
-        connection = self._connection()
         while connection.execute("SELECT 1 FROM batch LIMIT 1").fetchone():
-            with self._begun():
+            with begun(connection):
                 batches = connection.execute("SELECT seq, data FROM batch ORDER BY seq LIMIT ?", (_PORTION,)).fetchall()
                 for seq, data in batches:
                     try:
@@ -268,123 +266,20 @@ class Store:
                         connection.execute("INSERT INTO aside (data, reason) VALUES (?, ?)", (data, repr(error)))
                         decoded = []
                     for span, body in decoded:
-                        _insert(connection, span, body)
+                        _insert(connection, with_facts(span), body)
                     connection.execute("DELETE FROM batch WHERE seq = ?", (seq,))
-
-    @contextmanager
-    def _alone(self) -> Generator[None]:
-        """Around everything that goes into SQLite: a fork meanwhile would leave its locks held in the child."""
-        with self._turnstile:  # a fork that waits goes first
-            pass
-        with self._using:
-            yield
-
-    @contextmanager
-    def _transaction(self) -> Generator[sqlite3.Connection]:
-        with self._alone(), self._begun() as connection:
-            yield connection
-
-    @contextmanager
-    def _begun(self) -> Generator[sqlite3.Connection]:
-        connection = self._connection()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # a full disk has rolled back by itself
-                connection.execute("ROLLBACK")
-            raise
-
-    def _connection(self) -> sqlite3.Connection:
-        """This thread's own connection."""
-        thread = threading.get_ident()
-        connection = self._connections.get(thread)
-        if connection is None:
-            connection = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                migrate(connection, str(self.path))
-            except BaseException:
-                connection.close()
-                raise
-            with self._lock:
-                self._connections[thread] = connection
-        return connection
-
-    def _prepare(self) -> None:
-        """The directory for its owner alone, kept out of version control."""
-        try:
-            if not self.directory.exists():  # never into a directory that is somebody's own
-                self.directory.mkdir(mode=0o700, parents=True)
-                (self.directory / ".gitignore").write_text("*\n")
-            if not self.path.exists():
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        except OSError as error:
-            raise StoreUnusable(
-                f"the store's directory {self.directory} can't be written ({error.strerror}): make it writable, "
-                "or point LOOPKIT_HOME elsewhere"
-            ) from error
-
-    @contextmanager
-    def _refusals(self) -> Generator[None]:
-        """SQLite's errors as one sentence with what to do."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise StoreUnusable(
-                f"the store {self.path} can't be used now ({error}): check that its disk has room, that it is "
-                "writable, and that no other program holds it"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise StoreUnusable(
-                f"{self.path} is no loopkit store, or is damaged ({error}): move the file away and start again, "
-                "or point LOOPKIT_HOME at another directory"
-            ) from error
-
-
-_stores: weakref.WeakSet[Store] = weakref.WeakSet()
-_forking: list[Store] = []
-"""Stores whose writers wait while a fork is under way."""
-_kept_from_parent: list[sqlite3.Connection] = []
-"""Connections that a forked child must neither use nor close."""
-
-
-def _after_fork_in_child() -> None:
-    _forking.clear()
-    for store in list(_stores):
-        store.after_fork()
-
-
-def _before_fork() -> None:
-    _forking.extend(store for store in _stores if store.before_fork())
-
-
-def _after_fork_in_parent() -> None:
-    while _forking:
-        _forking.pop().after_fork_in_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-
-
-def _is_span_id(target: str) -> bool:
-    return len(target) == 49 and target[32] == "-"
 
 
 def _insert(connection: sqlite3.Connection, span: Span, body: bytes) -> None:
     """One span's rows. A span that is there already came twice, and the first one stays."""
     call = span.model_call
     done = connection.execute(
-        "INSERT OR IGNORE INTO span VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO span VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             span.id, span.trace_id, span.parent_id, span.name, span.kind, span.task, span.variant, span.status,
             span.started_at, span.ended_at, span.user_id, span.session_id,
             call and call.response_id, call and (call.response_model or call.model), span.service,
+            span.kept_for,
         ),
     )  # fmt: skip
     if done.rowcount == 0:

@@ -53,6 +53,7 @@ def _span(message: OtlpSpan, service: str | None) -> Span:
     if call is None:
         _drop_defaults(found, kind, message.name)
     status, error = _status(found, message)
+    sampling = found.take(names.SAMPLING_PROBABILITY, 1.0)
     return Span(
         trace_id=message.trace_id.hex(),
         span_id=message.span_id.hex(),
@@ -75,7 +76,11 @@ def _span(message: OtlpSpan, service: str | None) -> Span:
         session_id=found.take(names.SESSION_ID, None, str),
         tags=found.texts(names.OI_TAGS),
         metadata=found.parsed(names.OI_METADATA, {}),
-        sampling_probability=found.take(names.SAMPLING_PROBABILITY, 1.0),
+        sampling_probability=sampling,
+        inclusion_probability=sampling,
+        tail_probability=found.take(names.SAMPLING_TAIL, 1.0),
+        rescue_seconds=found.take(names.SAMPLING_RESCUE, 0.0),
+        kept_for=found.take(names.SAMPLING_REASON, None, str),
         content_status=found.take(names.CONTENT_STATUS, "kept"),
         attributes=dict(found),
     )
@@ -147,7 +152,9 @@ def _model_call(found: _Attributes) -> ModelCall:
         time_to_first_token=take(names.TIME_TO_FIRST_CHUNK, None, (int, float)),
         system_fingerprint=take(names.SYSTEM_FINGERPRINT, None, str),
         stream=take(names.REQUEST_STREAM, False),
+        native_format=take(names.NATIVE_FORMAT, None, str),
         native_request=take(names.NATIVE_REQUEST, None, str),
+        native_response=take(names.NATIVE_RESPONSE, None, str),
         parameters=parameters,
     )
     prefix = names.REQUEST_PREFIX

@@ -1,22 +1,21 @@
-"""A `Span` as OTLP bytes, in pieces that concatenate.
+"""A span as OTLP bytes, in pieces that concatenate.
 
-Repeated protobuf fields may be split and put together again, so a span is encoded once, as three pieces: `core`
-(everything but content), `content` (what went in and came out) and `local` (for the local store alone). Each
-destination puts together the pieces it may have.
+Repeated protobuf fields may be split and put together again, so a span is encoded once, in pieces: `core` (what every
+span has), `facts` (of a model call: which model, how many tokens), `content` (what went in and came out) and `local`
+(facts and content as the local store keeps them). Each destination puts together the pieces it may have.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from loopkit.types import Kind, ModelCall, Span
 from loopkit.wire import names
 from loopkit.wire.messages import dumps, encode_messages
-from loopkit.wire.protobuf import attributes, delimited, fixed64, text, varint
+from loopkit.wire.protobuf import attributes, delimited, fields, fixed64, text, text_attribute, varint
 
 _ATTRIBUTE = b"\x4a"  # Span.attributes = 9
 STANDARD_PARAMETERS = frozenset(
@@ -25,34 +24,204 @@ STANDARD_PARAMETERS = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+Piece = bytes | Callable[[], bytes]
+"""A piece, or how to make it when somebody asks: what is to be read from a provider's response is dear."""
+
+
 class EncodedSpan:
     """One span's bytes, as pieces of one OTLP `Span` message."""
 
-    core: bytes
-    content: bytes
-    local: bytes
-    sampled: bool = True
-    """Whether the application's own OpenTelemetry samples the trace: what its processors get."""
+    __slots__ = ("_content", "_facts", "core", "local", "sampled")
 
-    def bytes_with(self, *, content: bool, local: bool) -> bytes:
-        """The pieces a destination may have, put together."""
-        return self.core + (self.content if content else b"") + (self.local if local else b"")
+    def __init__(self, core: bytes, facts: Piece, content: Piece, local: bytes, *, sampled: bool = True) -> None:
+        self.core = core
+        self._facts = facts
+        self._content = content
+        self.local = local
+        self.sampled = sampled
+        """Whether the application's own OpenTelemetry samples the trace: what its processors get."""
+
+    @property
+    def facts(self) -> bytes:
+        """Made when first asked for."""
+        if not isinstance(self._facts, bytes):
+            self._facts = self._facts()
+        return self._facts
+
+    @property
+    def content(self) -> bytes:
+        """Made when first asked for."""
+        if not isinstance(self._content, bytes):
+            self._content = self._content()
+        return self._content
+
+    def exported(self, *, content: bool) -> bytes:
+        """For others."""
+        return self.core + self.facts + self.content if content else self.core + self.facts
+
+    def stored(self) -> bytes:
+        """For the local store."""
+        return self.core + self.local
 
 
-def encode_span(
-    span: Span, *, sampled: bool = True, input: str | None = None, output: str | None = None
-) -> EncodedSpan:
-    """The span's three pieces. `input` and `output` are their JSON texts, for who has them and not the values."""
-    texts = _content_attributes(span)
-    _put_value(texts, names.OI_INPUT, names.OI_INPUT_TYPE, span.input, input)
-    _put_value(texts, names.OI_OUTPUT, names.OI_OUTPUT_TYPE, span.output, output)
-    return EncodedSpan(
-        core=_fields(span) + _constant(span) + attributes(_ATTRIBUTE, _core_attributes(span)),
-        content=_status_message(span) + attributes(_ATTRIBUTE, texts),
-        local=attributes(_ATTRIBUTE, _local_attributes(span)),
-        sampled=sampled,
+class Surroundings:
+    """User, session, tags and metadata, which many spans share: encoded once."""
+
+    def __init__(
+        self, user_id: str | None, session_id: str | None, tags: tuple[str, ...], metadata: Mapping[str, Any]
+    ) -> None:
+        self.values: dict[str, Any] = {names.SESSION_ID: session_id, names.USER_ID: user_id}
+        if tags:
+            self.values[names.OI_TAGS] = tags
+        if metadata:
+            self.values[names.OI_METADATA] = dumps(metadata)
+        self.encoded = attributes(_ATTRIBUTE, self.values)
+        self.conversation = {names.CONVERSATION_ID: session_id}
+        self.encoded_conversation = attributes(_ATTRIBUTE, self.conversation)
+
+
+def encode_span(span: Span) -> EncodedSpan:
+    """The finished span's pieces."""
+    call = span.model_call
+    core = encode_core(
+        span,
+        ids=encode_ids(
+            int(span.trace_id, 16), int(span.span_id, 16), None if span.parent_id is None else int(span.parent_id, 16)
+        ),
+        name=span.name,
+        surroundings=Surroundings(span.user_id, span.session_id, span.tags, span.metadata),
+        has_call=call is not None,
+        error_type=None if span.error is None else span.error.type,
+        content_status=span.content_status,
+        own=span.attributes,
+        call=call,
     )
+    said = "" if span.error is None or span.status != "error" else span.error.message
+    texts = (None if value is None else dumps(value) for value in (span.input, span.output))
+    content = encode_error(said) + encode_values(*texts)
+    if call is None:
+        return EncodedSpan(core, b"", content, content)
+    content += encode_content(call)
+    facts = b"" if span.attributes else encode_facts(call)
+    native = encode_native(call.native_format, call.native_request, call.native_response)
+    return EncodedSpan(core, facts, content, facts + content + native)
+
+
+def encode_core(
+    span: Any,
+    *,
+    ids: bytes,
+    name: str,
+    surroundings: Surroundings,
+    has_call: bool,
+    error_type: str | None = None,
+    content_status: str = "kept",
+    own: Mapping[str, Any] | None = None,
+    dropped: int = 0,
+    call: ModelCall | None = None,
+) -> bytes:
+    """What every span has. `span` is a live or a finished one: they call these things alike.
+
+    `own` are attributes that somebody else set. They go before our constant ones, and since no name may be there twice,
+    the facts of the `call` are then in this piece too; `dropped` of them went for their number.
+    """
+    head = _head(span.kind, name, span.status == "error") + ids
+    times = fixed64(b"\x39", span.started_at) + fixed64(b"\x41", span.ended_at)
+    named = None if has_call else name
+    rare: dict[str, Any] = {}
+    if span.status != "ok":
+        unnamed = "cancelled" if span.status == "cancelled" else names.OTHER_ERROR
+        rare[names.ERROR_TYPE] = unnamed if error_type is None else error_type
+        rare[names.CANCELLED] = True if span.status == "cancelled" else None
+    if content_status != "kept":
+        rare[names.CONTENT_STATUS] = content_status
+    if own:
+        values = _constant_values(span.kind, named, span.task)
+        for key in (names.OPERATION, names.NAME_KEYS.get(span.kind, "")):
+            if key in values:
+                values[key] = own.get(key, values[key])
+        if call is not None:
+            values |= _standing_values(*_standing(call)) | _passing_values(call) | surroundings.conversation
+        values |= _choice_values(span.task, span.variant, span.propensity, span.prompt_version)
+        values |= _odds_values(*_odds_of(span)) | surroundings.values | rare
+        values |= {key: value for key, value in own.items() if values.get(key) is None}
+        lost = b"\x50" + varint(dropped) if dropped else b""  # dropped_attributes_count
+        return head + times + lost + attributes(_ATTRIBUTE, values)
+    parts = [head, times, _constant(span.kind, named, span.task), surroundings.encoded]
+    if has_call:
+        parts.append(surroundings.encoded_conversation)
+    if span.variant is not None or span.prompt_version is not None:
+        parts.append(_choice(span.task, span.variant, span.propensity, span.prompt_version))
+    if span.sampling_probability != 1.0:
+        parts.append(_odds(*_odds_of(span)))
+    if rare:
+        parts.append(attributes(_ATTRIBUTE, rare))
+    return b"".join(parts)
+
+
+def encode_ids(trace_id: int, span_id: int, parent_id: int | None) -> bytes:
+    """Who the span is."""
+    ids = b"\x0a\x10" + trace_id.to_bytes(16, "big") + b"\x12\x08" + span_id.to_bytes(8, "big")
+    return ids if parent_id is None else ids + b"\x22\x08" + parent_id.to_bytes(8, "big")
+
+
+def encode_error(message: str) -> bytes:
+    """A second piece of the Status message, since what is said there may quote content: protobuf merges the two."""
+    return delimited(b"\x7a", delimited(b"\x12", text(message))) if message else b""
+
+
+def encode_values(input: str | None, output: str | None) -> bytes:
+    """What went in and came out, from their JSON texts: a text as it is, everything else as JSON."""
+    return _value(names.OI_INPUT, names.OI_INPUT_TYPE, input) + _value(names.OI_OUTPUT, names.OI_OUTPUT_TYPE, output)
+
+
+def encode_content(call: ModelCall) -> bytes:
+    """Messages, tools, and the parameters that have no standard name: they may hold words (schemas, user names)."""
+    values: dict[str, Any] = {}
+    if call.input:
+        values[names.INPUT_MESSAGES] = encode_messages(call.input, output=False)
+    if call.output:
+        values[names.OUTPUT_MESSAGES] = encode_messages(call.output, output=True)
+    other = {name: value for name, value in call.parameters.items() if name not in STANDARD_PARAMETERS}
+    if other:
+        values[names.PARAMETERS] = dumps(other)
+    if call.tools:
+        values[names.TOOL_DEFINITIONS] = dumps(call.tools)
+    return attributes(_ATTRIBUTE, values)
+
+
+def encode_facts(call: ModelCall) -> bytes:
+    """All about a model call but what was said in it."""
+    standing = _standing(call)
+    try:
+        encoded = _standing_encoded(*standing)
+    except TypeError:  # a parameter that is a list
+        encoded = attributes(_ATTRIBUTE, _standing_values(*standing))
+    return encoded + attributes(_ATTRIBUTE, _passing_values(call))
+
+
+def encode_native(format: str | None, request: str | None, response: str | None) -> bytes:
+    """The provider's own request and response, from which facts and messages can be read at any time."""
+    return b"".join(
+        text_attribute(_ATTRIBUTE, name, value)
+        for name, value in (
+            (names.NATIVE_FORMAT, format),
+            (names.NATIVE_REQUEST, request),
+            (names.NATIVE_RESPONSE, response),
+        )
+        if value is not None
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def encode_provider(provider: str) -> bytes:
+    """Who was called."""
+    return text_attribute(_ATTRIBUTE, names.PROVIDER, provider)
+
+
+def encode_time_to_first_token(seconds: float) -> bytes:
+    """For streams."""
+    return attributes(_ATTRIBUTE, {names.TIME_TO_FIRST_CHUNK: seconds})
 
 
 def encode_resource(values: Mapping[str, Any]) -> bytes:
@@ -63,47 +232,36 @@ def encode_resource(values: Mapping[str, Any]) -> bytes:
 def encode_request(resource: bytes, scope: str, version: str, spans: Iterable[bytes]) -> bytes:
     """An `ExportTraceServiceRequest` with one resource and one scope: what a collector's /v1/traces takes."""
     instrumentation = delimited(b"\x0a", scope.encode()) + delimited(b"\x12", version.encode())
-    scope_spans = delimited(b"\x0a", instrumentation) + b"".join(delimited(b"\x12", s) for s in spans)
+    parts = [delimited(b"\x0a", instrumentation)]
+    for span in spans:
+        parts += (b"\x12", varint(len(span)), span)
+    scope_spans = b"".join(parts)
     return delimited(b"\x0a", delimited(b"\x0a", resource) + delimited(b"\x12", scope_spans))
 
 
-def _fields(span: Span) -> bytes:
-    otel_kind = 3 if span.kind in ("llm", "embedding", "retrieval") else 1  # CLIENT, INTERNAL
-    parts = [
-        b"\x0a\x10" + bytes.fromhex(span.trace_id),
-        b"\x12\x08" + bytes.fromhex(span.span_id),
-        delimited(b"\x2a", text(span.name)),
-        b"\x30" + varint(otel_kind),
-        fixed64(b"\x39", span.started_at),
-        fixed64(b"\x41", span.ended_at),
-    ]
-    if span.parent_id is not None:
-        parts.append(b"\x22\x08" + bytes.fromhex(span.parent_id))
-    if span.status == "error":
-        parts.append(b"\x7a\x02\x18\x02")  # Status.code = ERROR; the message may quote content and goes with it
-    return b"".join(parts)
-
-
-def _status_message(span: Span) -> bytes:
-    """A second piece of the Status message: protobuf merges the two."""
-    if span.status != "error" or span.error is None or not span.error.message:
-        return b""
-    return delimited(b"\x7a", delimited(b"\x12", text(span.error.message)))
-
-
-def _constant(span: Span) -> bytes:
-    """What is the same for all spans of a kind, and of a name where that says what kind of thing it is."""
-    if span.attributes:
-        return b""  # which may have been set to something else: see `_core_attributes`
-    return _constants(span.kind, span.name if span.model_call is None else None, span.task)
+def spans_in(request: bytes) -> int:
+    """How many spans such a request holds, without reading them; 0 for bytes that aren't one."""
+    try:
+        scopes = [scope for _, resource in fields(request) for number, scope in fields(resource) if number == 2]
+        return sum(number == 2 for scope in scopes for number, _ in fields(scope))
+    except ValueError:
+        return 0
 
 
 @functools.lru_cache(maxsize=1024)
-def _constants(kind: Kind, name: str | None, task: str | None) -> bytes:
-    return attributes(_ATTRIBUTE, _constant_attributes(kind, name, task))
+def _head(kind: Kind, name: str, failed: bool) -> bytes:
+    otel_kind = 3 if kind in ("llm", "embedding", "retrieval") else 1  # CLIENT, INTERNAL
+    status = b"\x7a\x02\x18\x02" if failed else b""  # Status.code = ERROR
+    return delimited(b"\x2a", text(name)) + b"\x30" + varint(otel_kind) + status
 
 
-def _constant_attributes(kind: Kind, name: str | None, task: str | None) -> dict[str, Any]:
+@functools.lru_cache(maxsize=1024)
+def _constant(kind: Kind, name: str | None, task: str | None) -> bytes:
+    return attributes(_ATTRIBUTE, _constant_values(kind, name, task))
+
+
+def _constant_values(kind: Kind, name: str | None, task: str | None) -> dict[str, Any]:
+    """What is the same for all spans of a kind, and of a name where that says what kind of thing it is."""
     values: dict[str, Any] = {names.KIND: kind, names.OI_KIND: names.OI_KINDS[kind], names.TASK: task}
     if name is not None:
         values[names.OPERATION] = names.OPERATIONS.get(kind)
@@ -112,113 +270,102 @@ def _constant_attributes(kind: Kind, name: str | None, task: str | None) -> dict
     return values
 
 
-def _core_attributes(span: Span) -> dict[str, Any]:
-    """The other attributes but content; all of them, where the span has some of its own, which go before ours."""
-    call = span.model_call
-    values = _constants_with_own(span) if span.attributes else {}
-    if call is not None:
-        values.update(_model_call_attributes(call))
-        values[names.CONVERSATION_ID] = span.session_id
-    if span.status != "ok":
-        unnamed = "cancelled" if span.status == "cancelled" else names.OTHER_ERROR
-        values[names.ERROR_TYPE] = unnamed if span.error is None else span.error.type
-        values[names.CANCELLED] = True if span.status == "cancelled" else None
-    values[names.SESSION_ID] = span.session_id
-    values[names.USER_ID] = span.user_id
-    if span.variant is not None or span.prompt_version is not None:
-        values.update(_choice_attributes(span))
-    if span.tags:
-        values[names.OI_TAGS] = span.tags
-    if span.metadata:
-        values[names.OI_METADATA] = dumps(span.metadata)
-    if span.sampling_probability != 1.0:
-        values[names.SAMPLING_PROBABILITY] = span.sampling_probability
-    if span.content_status != "kept":
-        values[names.CONTENT_STATUS] = span.content_status
-    for key, value in span.attributes.items():
-        if values.get(key) is None:
-            values[key] = value
-    return values
+@functools.lru_cache(maxsize=1024)
+def _choice(task: str | None, variant: str | None, propensity: float | None, prompt_version: str | None) -> bytes:
+    return attributes(_ATTRIBUTE, _choice_values(task, variant, propensity, prompt_version))
 
 
-def _constants_with_own(span: Span) -> dict[str, Any]:
-    values = _constant_attributes(span.kind, span.name if span.model_call is None else None, span.task)
-    for key in (names.OPERATION, names.NAME_KEYS.get(span.kind, "")):
-        if key in values:
-            values[key] = span.attributes.get(key, values[key])
-    return values
-
-
-def _choice_attributes(span: Span) -> dict[str, Any]:
+def _choice_values(
+    task: str | None, variant: str | None, propensity: float | None, prompt_version: str | None
+) -> dict[str, Any]:
     """What a router chose for the task."""
     values: dict[str, Any] = {}
-    if span.variant is not None:
-        values[names.VARIANT] = values[names.FLAG_VARIANT] = span.variant
-        values[names.FLAG_KEY] = span.task
-        values[names.PROPENSITY] = span.propensity
-    if span.prompt_version is not None:
-        values[names.PROMPT_NAME] = span.task
-        values[names.PROMPT_VERSION] = span.prompt_version
+    if variant is not None:
+        values[names.VARIANT] = values[names.FLAG_VARIANT] = variant
+        values[names.FLAG_KEY] = task
+        values[names.PROPENSITY] = propensity
+    if prompt_version is not None:
+        values[names.PROMPT_NAME] = task
+        values[names.PROMPT_VERSION] = prompt_version
     return values
 
 
-def _model_call_attributes(call: ModelCall) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        names.OPERATION: call.operation,
-        names.PROVIDER: call.provider,
-        names.REQUEST_MODEL: call.model,
-        names.RESPONSE_MODEL: call.response_model,
-        names.RESPONSE_ID: call.response_id,
-        names.FINISH_REASONS: call.finish_reasons or None,
-        names.REQUEST_STREAM: call.stream or None,
-        names.TIME_TO_FIRST_CHUNK: call.time_to_first_token,
-        names.INPUT_TOKENS: call.usage.input_tokens,
-        names.OUTPUT_TOKENS: call.usage.output_tokens,
-        names.CACHE_READ_TOKENS: call.usage.cache_read_tokens,
-        names.CACHE_WRITE_TOKENS: call.usage.cache_write_tokens,
-        names.REASONING_TOKENS: call.usage.reasoning_tokens,
-        names.COST: call.cost,
-        names.SYSTEM_FINGERPRINT: call.system_fingerprint,
-    }
-    for name, value in call.parameters.items():
-        if name in STANDARD_PARAMETERS:
-            values[names.REQUEST_PREFIX + name] = value
-    return values
+def _odds_of(span: Any) -> tuple[Any, ...]:
+    return span.sampling_probability, span.tail_probability, span.rescue_seconds, span.kept_for
 
 
-def _content_attributes(span: Span) -> dict[str, Any]:
-    call = span.model_call
+@functools.lru_cache(maxsize=256)
+def _odds(sampling: float, tail: float, rescue: float, kept_for: str | None) -> bytes:
+    return attributes(_ATTRIBUTE, _odds_values(sampling, tail, rescue, kept_for))
+
+
+def _odds_values(sampling: float, tail: float, rescue: float, kept_for: str | None) -> dict[str, Any]:
+    """How likely it was to be here. Whole where it was certain."""
     values: dict[str, Any] = {}
-    if call is not None:
-        if call.input:
-            values[names.INPUT_MESSAGES] = encode_messages(call.input, output=False)
-        if call.output:
-            values[names.OUTPUT_MESSAGES] = encode_messages(call.output, output=True)
-        # a provider's own parameters may hold words: predictions, schemas, user names
-        other = {name: value for name, value in call.parameters.items() if name not in STANDARD_PARAMETERS}
-        if other:
-            values[names.PARAMETERS] = dumps(other)
-        if call.tools:
-            values[names.TOOL_DEFINITIONS] = dumps(call.tools)
+    if sampling != 1.0:
+        values[names.SAMPLING_PROBABILITY] = sampling
+    if tail != 1.0:
+        values[names.SAMPLING_TAIL], values[names.SAMPLING_RESCUE] = tail, rescue or None
+    values[names.SAMPLING_REASON] = kept_for
     return values
 
 
-def _put_value(values: dict[str, Any], key: str, type_key: str, value: Any, text: str | None) -> None:
-    """A text as it is, everything else as JSON; from the value, or from its JSON text."""
-    if text is not None:
-        if text[0] != '"':
-            if text != "null":
-                values[key], values[type_key] = text, "application/json"
-            return
-        value = json.loads(text)
-    if value is None:
-        return
-    is_text = isinstance(value, str)
-    values[key] = value if is_text else dumps(value)
-    values[type_key] = "text/plain" if is_text else "application/json"
+def _standing(call: ModelCall) -> tuple[Any, ...]:
+    """What repeats from call to call. 1, 1.0 and True are equal, but not the same on the wire."""
+    parameters = tuple((k, v, v.__class__) for k, v in call.parameters.items() if k in STANDARD_PARAMETERS)
+    return (
+        call.operation, call.provider, call.model, call.response_model, call.finish_reasons, call.stream,
+        call.system_fingerprint, parameters,
+    )  # fmt: skip
 
 
-def _local_attributes(span: Span) -> dict[str, Any]:
-    if span.model_call is None or span.model_call.native_request is None:
-        return {}
-    return {names.NATIVE_REQUEST: span.model_call.native_request}
+@functools.lru_cache(maxsize=1024)
+def _standing_encoded(*standing: Any) -> bytes:
+    return attributes(_ATTRIBUTE, _standing_values(*standing))
+
+
+def _standing_values(
+    operation: str, provider: str, model: str | None, response_model: str | None, finish_reasons: tuple[str, ...],
+    stream: bool, fingerprint: str | None, parameters: tuple[tuple[str, Any, type[Any]], ...],
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        names.OPERATION: operation,
+        names.PROVIDER: provider,
+        names.REQUEST_MODEL: model,
+        names.RESPONSE_MODEL: response_model,
+        names.FINISH_REASONS: finish_reasons or None,
+        names.REQUEST_STREAM: stream or None,
+        names.SYSTEM_FINGERPRINT: fingerprint,
+        **{names.REQUEST_PREFIX + name: value for name, value, _ in parameters},
+    }
+
+
+def _passing_values(call: ModelCall) -> dict[str, Any]:
+    """What every call has of its own."""
+    usage = call.usage
+    return {
+        names.RESPONSE_ID: call.response_id,
+        names.TIME_TO_FIRST_CHUNK: call.time_to_first_token,
+        names.INPUT_TOKENS: usage.input_tokens,
+        names.OUTPUT_TOKENS: usage.output_tokens,
+        names.CACHE_READ_TOKENS: usage.cache_read_tokens,
+        names.CACHE_WRITE_TOKENS: usage.cache_write_tokens,
+        names.REASONING_TOKENS: usage.reasoning_tokens,
+        names.COST: call.cost,
+    }
+
+
+_MIME_TYPES = {
+    (key, mime): attributes(_ATTRIBUTE, {key: mime})
+    for key in (names.OI_INPUT_TYPE, names.OI_OUTPUT_TYPE)
+    for mime in ("application/json", "text/plain")
+}
+
+
+def _value(key: str, type_key: str, json_text: str | None) -> bytes:
+    if json_text is None or json_text == "null":
+        return b""
+    if json_text[0] == '"':
+        words = json.loads(json_text) if "\\" in json_text else json_text[1:-1]
+        return text_attribute(_ATTRIBUTE, key, words) + _MIME_TYPES[type_key, "text/plain"]
+    return text_attribute(_ATTRIBUTE, key, json_text) + _MIME_TYPES[type_key, "application/json"]

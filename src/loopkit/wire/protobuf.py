@@ -9,7 +9,7 @@ Field numbers: https://github.com/open-telemetry/opentelemetry-proto, trace.prot
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 _SHORT = [bytes((number,)) for number in range(0x80)]
@@ -65,6 +65,15 @@ def attributes(tag: bytes, values: Mapping[str, Any]) -> bytes:
     return b"".join(parts)
 
 
+def text_attribute(tag: bytes, name: str, value: str) -> bytes:
+    """One KeyValue field with a string, which is copied once."""
+    data = text(value)
+    length = b"\x0a" + varint(len(data))
+    key = _key(name)
+    size = varint(len(length) + len(data))
+    return b"".join((tag, varint(len(key) + 1 + len(size) + len(length) + len(data)), key, b"\x12", size, length, data))
+
+
 def any_value(value: Any) -> bytes:
     """An AnyValue message: string, bool, int, double, array or key-value list."""
     if isinstance(value, str):
@@ -84,6 +93,30 @@ def any_value(value: Any) -> bytes:
     if isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray)):
         return delimited(b"\x2a", b"".join(delimited(b"\x0a", any_value(item)) for item in given))
     return delimited(b"\x0a", text(str(value)))
+
+
+def fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The numbers and contents of a message's length-delimited fields. Raises `ValueError` for what is no message."""
+    position = 0
+    while position < len(data):
+        tag, position = _read_varint(data, position)
+        if tag & 7 != 2:
+            raise ValueError(f"a field of wire type {tag & 7}, where only messages and texts are expected")
+        length, position = _read_varint(data, position)
+        yield tag >> 3, data[position : position + length]
+        position += length
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while position < len(data):
+        byte = data[position]
+        position += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, position
+        shift += 7
+    raise ValueError("a message that ends within a number")
 
 
 def _key(name: str) -> bytes:

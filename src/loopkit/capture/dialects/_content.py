@@ -19,6 +19,13 @@ def sequence(value: Any) -> Sequence[Any]:
     return value or ()
 
 
+def json_object(text: str | None) -> dict[str, Any]:
+    """What a recorded request or response says; nothing where there was none, or one of another shape."""
+    value: Any = None if text is None else json.loads(text)  # isinstance makes a dict of unknown types; this stays Any
+    whole: dict[str, Any] = value
+    return whole if isinstance(value, dict) else {}
+
+
 def json_or_text(text: Any) -> Any:
     """A tool call's arguments are JSON text, which a model may have left unfinished."""
     if not isinstance(text, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from loopkit.types import ModelCall, Variant
+from loopkit.types import Message, ModelCall, Variant
 
 Request = Mapping[str, Any]
 """A provider's request body, as the SDK is about to send it."""
@@ -26,10 +26,22 @@ class Fold(Protocol):
 class Dialect(Protocol):
     """One operation of one provider's SDK."""
 
+    name: str
+    """Of the API, such as "openai.chat": what recorded requests and responses are read with, today or in a year."""
     operation: str
+    words: frozenset[str]
+    """The fields of requests and responses that hold what was said."""
 
-    def model_call(self, provider: str, request: Request, response: Mapping[str, Any] | None) -> ModelCall:
-        """The provider-neutral call. `response` is None where there was none."""
+    def facts(self, provider: str, request: Request, response: Mapping[str, Any]) -> ModelCall:
+        """The provider-neutral call without its messages and tools. `response` is empty where there was none."""
+        ...
+
+    def asked(self, request: Request) -> tuple[Message, ...]:
+        """The messages that went in."""
+        ...
+
+    def answered(self, response: Mapping[str, Any]) -> tuple[Message, ...]:
+        """The messages that came out, one an answer."""
         ...
 
     def fold(self) -> Fold:

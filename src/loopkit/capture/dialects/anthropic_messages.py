@@ -35,28 +35,33 @@ _DEFAULT_MAX_TOKENS = 1024
 class Messages:
     """Messages."""
 
+    name = "anthropic.messages"
     operation = "chat"
+    words: frozenset[str] = frozenset(("messages", "system", "tools", "content"))
 
-    def model_call(self, provider: str, request: Request, response: Mapping[str, Any] | None) -> ModelCall:
-        """See `Dialect.model_call`."""
-        answer = response or {}
-        stopped = answer.get("stop_reason")
-        reason = _FINISH.get(stopped, stopped) if stopped else None
-        content = tuple(_block(block) for block in sequence(answer.get("content")))
+    def facts(self, provider: str, request: Request, response: Mapping[str, Any]) -> ModelCall:
+        """See `Dialect.facts`."""
+        reason = _finish(response)
         return ModelCall(
             provider=provider,
             operation=self.operation,
             model=request.get("model"),
-            response_model=answer.get("model"),
-            response_id=answer.get("id") or None,
-            input=_input(request),
-            output=(Message(role="assistant", parts=content, finish_reason=reason),) if content else (),
+            response_model=response.get("model"),
+            response_id=response.get("id") or None,
             parameters={k: v for k, v in request.items() if v is not None and k not in _NOT_PARAMETERS},
-            tools=tuple(sequence(request.get("tools"))),
-            usage=_usage(mapping(answer.get("usage"))),
+            usage=_usage(mapping(response.get("usage"))),
             finish_reasons=(reason,) if reason else (),
             stream=bool(request.get("stream")),
         )
+
+    def asked(self, request: Request) -> tuple[Message, ...]:
+        """See `Dialect.asked`."""
+        return _input(request)
+
+    def answered(self, response: Mapping[str, Any]) -> tuple[Message, ...]:
+        """See `Dialect.answered`."""
+        content = tuple(_block(block) for block in sequence(response.get("content")))
+        return (Message(role="assistant", parts=content, finish_reason=_finish(response)),) if content else ()
 
     def fold(self) -> MessagesFold:
         """See `Dialect.fold`."""
@@ -223,3 +228,8 @@ def _with_inner_texts(block: Any, change: Callable[[str], str]) -> Any:
     if kind == "document" and source.get("type") == "content":
         return {**block, "source": {**source, "content": changed(source.get("content"), change)}}
     return block
+
+
+def _finish(response: Mapping[str, Any]) -> str | None:
+    reason = response.get("stop_reason")
+    return _FINISH.get(reason, reason) if reason else None

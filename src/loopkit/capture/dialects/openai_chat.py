@@ -31,6 +31,7 @@ _PARAMETERS = {
     "presence_penalty": "presence_penalty",
     "n": "choice.count",
 }
+_OTHER_TEXTS = ("refusal", "reasoning_content")
 _FINISH = {"tool_calls": "tool_call", "function_call": "tool_call"}
 _NOT_PARAMETERS = frozenset(("messages", "model", "tools", "stream", "stream_options"))
 
@@ -38,27 +39,33 @@ _NOT_PARAMETERS = frozenset(("messages", "model", "tools", "stream", "stream_opt
 class Chat:
     """Chat completions."""
 
+    name = "openai.chat"
     operation = "chat"
+    words: frozenset[str] = frozenset(("messages", "tools", "choices"))
 
-    def model_call(self, provider: str, request: Request, response: Mapping[str, Any] | None) -> ModelCall:
-        """See `Dialect.model_call`."""
-        answer = response or {}
-        choices = sequence(answer.get("choices"))
+    def facts(self, provider: str, request: Request, response: Mapping[str, Any]) -> ModelCall:
+        """See `Dialect.facts`."""
+        reasons = (choice.get("finish_reason") for choice in sequence(response.get("choices")))
         return ModelCall(
             provider=provider,
             operation=self.operation,
             model=request.get("model"),
-            response_model=answer.get("model"),
-            response_id=answer.get("id") or None,
-            input=tuple(_message(item) for item in sequence(request.get("messages"))),
-            output=tuple(_answer(choice) for choice in choices),
+            response_model=response.get("model"),
+            response_id=response.get("id") or None,
             parameters=_parameters(request),
-            tools=tuple(sequence(request.get("tools"))),
-            usage=_usage(mapping(answer.get("usage"))),
-            finish_reasons=tuple(_finish(c["finish_reason"]) for c in choices if c.get("finish_reason")),
-            system_fingerprint=answer.get("system_fingerprint"),
+            usage=_usage(mapping(response.get("usage"))),
+            finish_reasons=tuple(_finish(reason) for reason in reasons if reason),
+            system_fingerprint=response.get("system_fingerprint"),
             stream=bool(request.get("stream")),
         )
+
+    def asked(self, request: Request) -> tuple[Message, ...]:
+        """See `Dialect.asked`."""
+        return tuple(_message(item) for item in sequence(request.get("messages")))
+
+    def answered(self, response: Mapping[str, Any]) -> tuple[Message, ...]:
+        """See `Dialect.answered`."""
+        return tuple(_answer(choice) for choice in sequence(response.get("choices")))
 
     def fold(self) -> ChatFold:
         """See `Dialect.fold`."""
@@ -153,11 +160,18 @@ class _Choice:
             return
         if delta.content:
             self.texts.setdefault("content", []).append(delta.content)
-        for name in ("refusal", "reasoning_content"):
-            if text := getattr(delta, name, None):
+        # Asking a pydantic object for what it lacks costs more than all the rest: look where its fields lie.
+        self._feed_texts(delta.__dict__)
+        if delta.model_extra:
+            self._feed_texts(delta.model_extra)
+        if delta.tool_calls:
+            for call in delta.tool_calls:
+                self._feed_call(call)
+
+    def _feed_texts(self, fields: Mapping[str, Any]) -> None:
+        for name in _OTHER_TEXTS:
+            if text := fields.get(name):
                 self.texts.setdefault(name, []).append(text)
-        for call in delta.tool_calls or ():
-            self._feed_call(call)
 
     def _feed_call(self, call: Any) -> None:
         known = self.calls.setdefault(call.index, {"id": None, "type": "function", "name": "", "arguments": ""})

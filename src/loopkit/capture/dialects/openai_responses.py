@@ -21,30 +21,36 @@ _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 class Responses:
     """Responses."""
 
+    name = "openai.responses"
     operation = "chat"
+    words: frozenset[str] = frozenset(("input", "instructions", "tools", "output"))
 
-    def model_call(self, provider: str, request: Request, response: Mapping[str, Any] | None) -> ModelCall:
-        """See `Dialect.model_call`."""
-        answer = response or {}
-        reason = _finish(answer)
+    def facts(self, provider: str, request: Request, response: Mapping[str, Any]) -> ModelCall:
+        """See `Dialect.facts`."""
+        reason = _finish(response)
         return ModelCall(
             provider=provider,
             operation=self.operation,
             model=request.get("model"),
-            response_model=answer.get("model"),
-            response_id=answer.get("id") or None,
-            input=_input(request),
-            output=_output(answer, reason),
+            response_model=response.get("model"),
+            response_id=response.get("id") or None,
             parameters={
                 _PARAMETERS.get(name, name): value
                 for name, value in request.items()
                 if value is not None and name not in _NOT_PARAMETERS
             },
-            tools=tuple(sequence(request.get("tools"))),
-            usage=_usage(mapping(answer.get("usage"))),
+            usage=_usage(mapping(response.get("usage"))),
             finish_reasons=(reason,) if reason else (),
             stream=bool(request.get("stream")),
         )
+
+    def asked(self, request: Request) -> tuple[Message, ...]:
+        """See `Dialect.asked`."""
+        return _input(request)
+
+    def answered(self, response: Mapping[str, Any]) -> tuple[Message, ...]:
+        """See `Dialect.answered`."""
+        return _output(response, _finish(response))
 
     def fold(self) -> ResponsesFold:
         """See `Dialect.fold`."""
