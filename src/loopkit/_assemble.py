@@ -94,13 +94,15 @@ def shutdown(timeout: float | None = None) -> bool:
     return recorder.worker.close(recorder.settings.limits.exit_timeout if timeout is None else timeout)
 
 
-def flush(timeout: float = 5.0) -> bool:
+def flush(timeout: float = 5.0, *, delivered: bool = False) -> bool:
     """True when everything recorded so far is on disk (in the store and in every destination's spool).
 
-    False at the timeout, or where there is no disk to be on. Blocks; in an event loop use `aflush`.
+    False at the timeout, or where there is no disk to be on. With `delivered` it waits until every destination has
+    taken it, as a function in the cloud needs that may be frozen or lose its disk when it has answered. Blocks; in an
+    event loop use `aflush`.
     """
     recorder = slot.recorder
-    return recorder is not None and recorder.worker.flush(timeout)
+    return recorder is not None and recorder.worker.flush(timeout, delivered=delivered)
 
 
 def health() -> Health | None:
@@ -109,11 +111,11 @@ def health() -> Health | None:
     return None if recorder is None else _health_of(recorder)
 
 
-async def aflush(timeout: float = 5.0) -> bool:
+async def aflush(timeout: float = 5.0, *, delivered: bool = False) -> bool:
     """`flush`, without blocking the event loop."""
     import asyncio
 
-    return await asyncio.to_thread(flush, timeout)
+    return await asyncio.to_thread(flush, timeout, delivered=delivered)
 
 
 async def ashutdown(timeout: float | None = None) -> bool:

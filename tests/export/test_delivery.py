@@ -273,6 +273,24 @@ def test_flush_keeps_its_promise_when_the_collector_is_dead() -> None:
     assert len(waiting()) == 1
 
 
+def test_flush_can_wait_until_all_is_delivered(collector: Collector) -> None:
+    """As a function in the cloud needs it, which may be frozen when it has answered."""
+    collector.answers = lambda number: (503, {"retry-after": "0.2"}) if number == 1 else (200, {})
+    loopkit.init("svc", export=[collector.endpoint])
+    for name in ("one", "two"):
+        with loopkit.span(name):
+            pass
+        assert loopkit.flush(10, delivered=True)
+        assert collector.names()[-1] == name
+    collector.answers = lambda number: (503, {"retry-after": "30"})
+    with loopkit.span("three"):
+        pass
+    started = time.monotonic()
+    assert not loopkit.flush(0.5, delivered=True)
+    assert time.monotonic() - started < 2.5
+    assert loopkit.flush(5)  # it is on disk all the same
+
+
 def test_where_nothing_can_be_written_spans_are_delivered_from_memory(
     collector: Collector, clean_environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

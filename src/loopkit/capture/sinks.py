@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from loopkit.types import Feedback
 from loopkit.wire.encode import EncodedSpan
@@ -38,3 +38,12 @@ class Sink(Protocol):
 
     def after_fork(self) -> None:
         """Called in a forked child before anything else: forget the parent's connections."""
+
+
+@runtime_checkable
+class Drainable(Protocol):
+    """A sink that sends what it took somewhere else, later."""
+
+    def drained(self, timeout: float) -> bool:
+        """Wait until all of it has been taken there; False at the timeout, in seconds."""
+        ...

@@ -20,7 +20,7 @@ from loopkit.capture.budget import Budget
 from loopkit.capture.finish import Finisher
 from loopkit.capture.live import LiveSpan
 from loopkit.capture.sampling import Tail, keys_of
-from loopkit.capture.sinks import Batch, Sink
+from loopkit.capture.sinks import Batch, Drainable, Sink
 from loopkit.config import Settings
 from loopkit.types import Feedback
 from loopkit.wire.encode import EncodedSpan
@@ -28,6 +28,8 @@ from loopkit.wire.encode import EncodedSpan
 _BATCH = 512
 _TURN = 32
 """Items in a row; otherwise whoever wants the interpreter meanwhile waits for its switch interval, 5 ms."""
+_CROWDED = 2048
+"""With so many waiting there is no time for that: threads that compute get it back only after the same interval."""
 _HEAVY = 4096
 """Characters of content from which on an item is weighed."""
 _HELD_LIMIT = 64
@@ -82,13 +84,15 @@ class Worker:
         self._awake = True
         self._wake()
 
-    def flush(self, timeout: float) -> bool:
+    def flush(self, timeout: float, *, delivered: bool = False) -> bool:
         """True when everything put before is on disk in every sink; False at the timeout, or in memory only.
 
-        Under `strict` it raises what went wrong on the worker's thread since the last time.
+        With `delivered`, True when every destination has taken it. Under `strict` it raises what went wrong on the
+        worker's thread since the last time.
         """
         if self._closed:
             return False
+        deadline = time.monotonic() + timeout
         done = threading.Event()
         self._hurry.set()
         self._queue.append(done)
@@ -98,6 +102,9 @@ class Worker:
         if self._fault is not None:
             fault, self._fault = self._fault, None
             raise fault
+        if delivered:
+            sending = [sink.drained for sink in self.sinks if isinstance(sink, Drainable)]
+            return finished and all(drained(max(deadline - time.monotonic(), 0.0)) for drained in sending)
         kept = [sink.durable for sink in self.sinks if sink.durable is not None]
         return finished and bool(kept) and all(kept) and not any(self._held.values())
 
@@ -190,7 +197,7 @@ class Worker:
         spans: list[tuple[LiveSpan, EncodedSpan]] = []
         feedback: list[Feedback] = []
         for number, item in enumerate(items):
-            if number % _TURN == 0:
+            if number % _TURN == 0 and len(self._queue) < _CROWDED:
                 time.sleep(1e-6)  # lets a thread of the application have the interpreter
             if isinstance(item, Feedback):
                 feedback.append(self.finisher.feedback(item))

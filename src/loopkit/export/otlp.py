@@ -93,6 +93,15 @@ class OtlpSink:
         """See `Sink.sync`."""
         self.spool.sync()
 
+    def drained(self, timeout: float) -> bool:
+        """True when nothing waits any more; False at the timeout. See `Worker.flush`."""
+        deadline = time.monotonic() + timeout
+        while self._served() and any(self.spool.waiting()):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL)
+        return True
+
     def delivery(self) -> Delivery:
         """How it is going here."""
         return Delivery(
@@ -106,8 +115,8 @@ class OtlpSink:
     def close(self, timeout: float) -> None:
         """Deliver what can be delivered within `timeout`; the rest stays in the spool for the next start."""
         deadline = time.monotonic() + timeout
-        while self._thread is not None and time.monotonic() < deadline and any(self.spool.waiting()):
-            time.sleep(_POLL)
+        if self._thread is not None:
+            self.drained(timeout)
         self._stop.set()
         self._work.set()
         if self._thread is not None:
