@@ -47,6 +47,8 @@ _HOSTS = {
 }
 """By host: OpenTelemetry's provider names where it has one."""
 
+_starting = _host.Shielded("starting a call")
+_receiving = _host.Shielded("recording a response")
 _RAW = "x-stainless-raw-response"
 _BASES = ("SyncAPIClient", "AsyncAPIClient")
 
@@ -103,19 +105,18 @@ class Hook:
         body: Any = options.json_data  # isinstance makes the original a mapping of unknown types; this stays Any
         if not isinstance(options.json_data, Mapping):
             return None
-        request: dict[str, Any] = {**body, **(options.extra_json or {})}
-        self._refuse_unseen(options)
-        recording = Recording(None, None)
-        with _host.Shielded("starting a call"):
-            live = None
-            exchange = None
+        request: dict[str, Any] = {**body, **options.extra_json} if options.extra_json else body
+        if self.interceptors:
+            self._refuse_unseen(options)
+        live = exchange = None
+        with _starting:
             if recorder is not None:
                 live = recorder.start(f"{dialect.operation} {request.get('model')}", "llm")
             if live is not None:
                 exchange = Exchange(dialect, _provider(client.base_url, self.package), bare=live.bare)
                 exchange.ask(request)
-            recording = Recording(recorder, live, exchange)
-        task = None if recording.live is None else recording.live.task
+        recording = Recording(recorder, live, exchange)
+        task = None if live is None else live.task
         call = Call(task=task, request=request, dialect=dialect, stream=stream)
         return _Request(self, options, call, recording)
 
@@ -161,7 +162,11 @@ class _Request:
         """Record the result, or watch it until it has been read."""
         if self.recording.live is None and not self.hook.interceptors:
             return result
-        with _host.Shielded("recording a response"):
+        with _receiving:
+            # A whole answer is by far the most frequent, and asking it for what it lacks is dear: pydantic looks long.
+            if hasattr(type(result), "model_dump_json"):
+                self.recording.returned(result)
+                return result
             filters = stream_filters(self.hook.interceptors, self.call)
             if hasattr(result, "_iterator") and hasattr(result, "response"):
                 return watch_stream(result, self.recording, filters)
