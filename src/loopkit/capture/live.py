@@ -7,20 +7,18 @@ bounded maps; here attributes are one dict, and everything else waits for the wo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from opentelemetry.trace import Span as OtelSpan
 from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from loopkit import _host
+from loopkit._ids import Clock
 from loopkit.capture.ambient import Ambient, tags_of
+from loopkit.capture.exchange import Exchange
 from loopkit.capture.snapshot import plain_copy, snapshot
 from loopkit.types import JSON, Kind
-
-if TYPE_CHECKING:
-    from loopkit.capture.exchange import Exchange
-    from loopkit.capture.recorder import Recorder
 
 _shield = _host.Shielded("describing a span")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -30,6 +28,16 @@ _CANCELLED = ("CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExi
 
 class StatusError(Exception):
     """What somebody said of a failure in OpenTelemetry's status, where no exception was recorded."""
+
+
+class Keeper(Protocol):
+    """Who has started a span and takes it when it has ended."""
+
+    clock: Clock
+
+    def put(self, live: LiveSpan, /) -> None:
+        """Take it."""
+        ...
 
 
 class LiveSpan(OtelSpan):
@@ -68,7 +76,7 @@ class LiveSpan(OtelSpan):
         "weight",
     )
 
-    def __init__(self, recorder: Recorder, name: str, kind: Kind, trace_id: int, span_id: int, started_at: int) -> None:
+    def __init__(self, recorder: Keeper, name: str, kind: Kind, trace_id: int, span_id: int, started_at: int) -> None:
         self.recorder = recorder
         self.name = name
         self.kind: Kind = kind

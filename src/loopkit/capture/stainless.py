@@ -164,7 +164,7 @@ class _Request:
             return result
         with _receiving:
             # A whole answer is by far the most frequent, and asking it for what it lacks is dear: pydantic looks long.
-            if hasattr(type(result), "model_dump_json"):
+            if hasattr(result.__class__, "model_dump_json"):
                 self.recording.returned(result)
                 return result
             filters = stream_filters(self.hook.interceptors, self.call)
