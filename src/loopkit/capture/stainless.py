@@ -7,7 +7,6 @@ class keeps its name; `type(client) is OpenAI` becomes False.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -93,6 +92,7 @@ class Hook:
         self.original = original
         self.package = package
         self.interceptors = interceptors
+        self._last_provider: tuple[Any, str] = (None, package)
 
     def begin(self, client: Any, options: Any, stream: bool) -> _Request | None:
         """The call about to be made, recorded; None where it is no model call or nothing wants to see it."""
@@ -113,12 +113,22 @@ class Hook:
             if recorder is not None:
                 live = recorder.start(f"{dialect.operation} {request.get('model')}", "llm")
             if live is not None:
-                exchange = Exchange(dialect, _provider(client.base_url, self.package), bare=live.bare)
+                exchange = Exchange(dialect, self._provider(client.base_url), bare=live.bare)
                 exchange.ask(request)
         recording = Recording(recorder, live, exchange)
         task = None if live is None else live.task
         call = Call(task=task, request=request, dialect=dialect, stream=stream)
         return _Request(self, options, call, recording)
+
+    def _provider(self, base_url: Any) -> str:
+        """By the client's base URL. Kept for the same object: to read it costs more than all else here."""
+        known, provider = self._last_provider
+        if known is not base_url:
+            host = urlsplit(str(base_url)).hostname or ""
+            azure = host.endswith(".openai.azure.com")
+            provider = "azure.ai.openai" if azure else _HOSTS.get(host, self.package)
+            self._last_provider = base_url, provider
+        return provider
 
     def _refuse_unseen(self, options: Any) -> None:
         """A raw response passes as bytes: what checks outputs would not see it. Said before anything is sent."""
@@ -128,15 +138,6 @@ class Hook:
                 "with_raw_response and with_streaming_response can't be used with a guard that checks outputs: "
                 "call create(), or wrap a client of its own without output checks"
             )
-
-
-@functools.lru_cache(maxsize=256)
-def _provider(base_url: Any, package: str) -> str:
-    """By the client's base URL, which can be hashed; as text, reading it costs more than all else here."""
-    host = urlsplit(str(base_url)).hostname or ""
-    if host.endswith(".openai.azure.com"):
-        return "azure.ai.openai"
-    return _HOSTS.get(host, package)
 
 
 class _Request:
