@@ -63,16 +63,14 @@ def init(
 def start(made: Settings, *, sinks: tuple[Sink, ...] = (), clock: Clock | None = None, ids: Ids | None = None) -> None:
     """`init` with everything passed in: extra sinks, clock and ids."""
     host = HostSink(made, __version__, lambda: _host_found(recorder, host))
-    vitals = VitalsSink(made.home, lambda: _health_of(recorder))
+    vitals = VitalsSink(made.home, lambda: _health_of(recorder), health)
+    clock = clock or Clock()
+    made, tail = _tail(made, clock)
     all_sinks = () if made.disabled else (host, *_sinks(made, host), *sinks, vitals)
     shutdown()
     _host.strict = made.strict
     if made.disabled:
         return
-    clock = clock or Clock()
-    tail = _tail(made, clock)
-    if tail is None:
-        made = replace(made, sampling=replace(made.sampling, tail=1.0))
     recorder = Recorder(made, all_sinks, clock, ids or Ids(), tail)
     recorder.provider_came = host.look
     host.look()
@@ -135,6 +133,7 @@ def _health_of(recorder: Recorder) -> Health:
         queued=worker.queued,
         capacity=made.limits.queue_items,
         dropped=worker.dropped,
+        not_held=worker.tail.lost(),
         redacted=worker.finisher.redacted,
         without_content=worker.finisher.without_content,
         calling_us=recorder.calling.mean(),
@@ -184,19 +183,27 @@ def _store_sink(directory: Path, resource: Callable[[], bytes]) -> list[Sink]:
         return []
 
 
-def _tail(made: Settings, clock: Clock) -> Tail | None:
-    """What the tail leaves out waits on disk; where that can't be written nothing is left out, with a warning."""
-    if made.sampling.tail == 1.0:
-        return None
-    from loopkit.store.ring import Ring
+def _tail(made: Settings, clock: Clock) -> tuple[Settings, Tail]:
+    """What the tail leaves out waits on disk; where that can't be written nothing is left out, with a warning.
 
+    A process that leaves nothing out still brings back what others hold, when it gets feedback on it.
+    """
+    from loopkit.store.ring import FILE, Ring
+
+    def open_ring() -> Ring | None:
+        is_needed = made.sampling.tail < 1.0 or (made.home / FILE).exists()
+        return Ring(made.home, made.sampling, clock) if is_needed else None
+
+    tail = Tail(open_ring, partial(_resource, made))
     try:
-        return Tail(Ring(made.home, made.sampling, clock), partial(_resource, made))
+        if made.sampling.tail < 1.0 and not made.disabled:
+            tail.ring()
     except StoreUnusable as error:
         if not isinstance(error.__cause__, OSError):
             raise
         _logger.warning("loopkit: the tail's sampling is off, since what it leaves out can't be kept: %s", error)
-        return None
+        made = replace(made, sampling=replace(made.sampling, tail=1.0))
+    return made, tail
 
 
 def _resource(made: Settings) -> bytes:

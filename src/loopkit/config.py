@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from loopkit.errors import InvalidSetting
 from loopkit.types import Span
@@ -53,6 +55,7 @@ ENVIRONMENT: Final = {
 }
 """Every environment variable that loopkit reads."""
 
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e]*")
 _CONTENT = ("local", "off", "export")
 _MIB = 1 << 20
 
@@ -105,8 +108,9 @@ class Destination:
         _one_of("the destination's protocol", self.protocol, get_args(Protocol))
         _one_of("the destination's compression", self.compression, get_args(Compression))
         _one_of("the destination's drop", self.drop, get_args(Drop))
+        self._take_credentials()
         for name, value in self.headers.items():
-            if not f"{name}{value}".isascii():
+            if not isinstance(value, str) or not _HEADER.fullmatch(f"{name}: {value}"):
                 raise InvalidSetting(f"the destination's header {name!r} is {value!r}: headers are ASCII, encode it")
         for name in ("spool_bytes", "spool_batches", "timeout"):
             _above_zero(f"the destination's {name}", getattr(self, name))
@@ -116,6 +120,28 @@ class Destination:
             _file(f"the destination's {name}", getattr(self, name))
         if self.client_key is not None and self.client_certificate is None:
             raise InvalidSetting("the destination has a client_key and no client_certificate: give both, or neither")
+        if self.certificate or self.client_certificate:
+            self._check_certificates()
+
+    def _take_credentials(self) -> None:
+        """A name and password in the URL become a header: the URL is shown and written in many places."""
+        parts = urlsplit(self.endpoint)
+        if "@" not in parts.netloc:
+            return
+        who, _, place = parts.netloc.rpartition("@")
+        basic = base64.b64encode(unquote(who).encode()).decode()
+        object.__setattr__(self, "endpoint", urlunsplit(parts._replace(netloc=place)))
+        object.__setattr__(self, "headers", {"authorization": f"Basic {basic}", **self.headers})
+
+    def _check_certificates(self) -> None:
+        import ssl
+
+        try:
+            context = ssl.create_default_context(cafile=self.certificate)
+            if self.client_certificate is not None:
+                context.load_cert_chain(self.client_certificate, self.client_key)
+        except OSError as error:  # ssl's errors are
+            raise InvalidSetting(f"the destination's certificates can't be used: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,18 +200,17 @@ class Sampling:
     """At most this much waits for feedback; beyond it the oldest goes."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.tasks, Mapping):
+            raise InvalidSetting(f"the sampling's tasks is {self.tasks!r}: give a dict from tasks to probabilities")
         for name, value in (("head", self.head), ("tail", self.tail), *self.tasks.items()):
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
-                raise InvalidSetting(f"the sampling of {name} is {value!r}: it is a probability between 0 and 1")
+            _probability(f"the sampling of {name}", value)
         _one_of("the sampling's by", self.by, ("trace", "user"))
-        for name, limit in (
-            ("slow", self.slow),
-            ("tokens", self.tokens),
-            ("ring_seconds", self.ring_seconds),
-            ("ring_bytes", self.ring_bytes),
-        ):
-            if limit is not None:
-                _above_zero(f"the sampling's {name}", limit)
+        for limit in ("slow", "tokens", "ring_seconds", "ring_bytes"):
+            if getattr(self, limit) is not None:
+                _above_zero(f"the sampling's {limit}", getattr(self, limit))
+        for name in ("head", "tail", "ring_seconds"):  # a whole number is written otherwise than a fraction
+            object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "tasks", {task: float(value) for task, value in self.tasks.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,8 +255,7 @@ def settings(
     if sample is None:
         sample = _sampler(env)
     if not isinstance(sample, Sampling):
-        if not isinstance(sample, (int, float)) or isinstance(sample, bool) or not 0 <= sample <= 1:
-            raise InvalidSetting(f"sample is {sample!r}: it is a probability between 0 and 1, or a Sampling")
+        _probability("sample", sample)
         sample = Sampling(head=float(sample))
     if redact is not None and not callable(redact):
         raise InvalidSetting(f"redact is {redact!r}: it is a function from text to text, or None for the default")
@@ -340,7 +364,9 @@ def _sampler(env: Mapping[str, str]) -> float:
     """What OpenTelemetry's sampler variables say. Ours is always by the parent, whose decision its children share."""
     name = env.get("OTEL_TRACES_SAMPLER", "").strip().removeprefix("parentbased_")
     if name == "traceidratio":
-        return _number("OTEL_TRACES_SAMPLER_ARG", env.get("OTEL_TRACES_SAMPLER_ARG") or "1")
+        share = _number("OTEL_TRACES_SAMPLER_ARG", env.get("OTEL_TRACES_SAMPLER_ARG") or "1")
+        _probability("OTEL_TRACES_SAMPLER_ARG", share)
+        return share
     _one_of("OTEL_TRACES_SAMPLER", name, ("always_on", "always_off", "traceidratio"))
     return 0.0 if name == "always_off" else 1.0
 
@@ -352,7 +378,7 @@ def _limits(env: Mapping[str, str]) -> Limits:
         for variable in variables:
             if text := env.get(variable, "").strip():
                 number = _number(variable, text) * unit
-                _above_zero(variable, number)
+                _above_zero(variable, number if name == "append_delay" else int(number))
                 found[name] = number if name == "append_delay" else int(number)
                 break
     return Limits(**found)
@@ -373,6 +399,11 @@ def _file(name: str, path: str | None) -> str | None:
     if not Path(path).is_file():
         raise InvalidSetting(f"{name} is {path!r}: there is no such file")
     return path
+
+
+def _probability(name: str, value: Any) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise InvalidSetting(f"{name} is {value!r}: it is a probability between 0 and 1")
 
 
 def _above_zero(name: str, value: Any) -> None:

@@ -164,14 +164,16 @@ class Span:
     """Whatever else was set: other instrumentations' and the kinds' own attributes, by their wire names."""
     sampling_probability: float = 1.0
     """With which a span of an ordinary trace is here, head and tail together."""
+    head_probability: float = 1.0
+    """What of it is the head's draw."""
     tail_probability: float = 1.0
-    """What of it is the tail's draw, which a reason to keep the trace overrules."""
+    """What of it is the tail's, which a reason to keep the trace overrules."""
     rescue_seconds: float = 0.0
     """Feedback within so many seconds after the span's end is such a reason."""
     kept_for: Literal["error", "guardrail", "slow", "tokens"] | None = None
     """Why this span alone keeps its trace."""
     inclusion_probability: float = 1.0
-    """With which it is here, all told: the store finds out when it is read. Weigh by one over this."""
+    """With which it is here, all told: the store finds out when it is read."""
     content_status: Literal["kept", "off", "failed", "truncated", "shed"] = "kept"
     """What became of input and output: "failed" means a redactor raised and the content was dropped, "shed" that
     recording had spent its budget."""
@@ -185,6 +187,11 @@ class Span:
     def duration(self) -> float:
         """In seconds."""
         return (self.ended_at - self.started_at) / 1e9
+
+    @property
+    def weight(self) -> float:
+        """How many spans like it it stands for: one over its inclusion probability."""
+        return 1 / self.inclusion_probability if self.inclusion_probability > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -102,6 +103,50 @@ def test_content_goes_first_then_traces_and_figures_stay_true(
     assert len(probabilities) > 1
     assert min(probabilities) < 1.0
     assert "more than its budget" in caplog.text
+
+
+def test_the_budget_acts_while_the_worker_has_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget_module, "_PERIOD", 0.05)
+
+    def slow(text: str) -> str:
+        end = time.perf_counter() + 0.001
+        while time.perf_counter() < end:
+            pass
+        return text
+
+    traced = loopkit.trace(lambda word: word)
+    with recording(redact=slow, limits=loopkit.Limits(budget=0.01)):
+        deadline = time.monotonic() + 10
+        while slot.recorder is not None and slot.recorder.budget.level < 1 and time.monotonic() < deadline:
+            for _ in range(20):
+                traced("word")
+            time.sleep(0.001)
+        assert slot.recorder is not None
+        assert slot.recorder.budget.level >= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_begins_within_its_budget() -> None:
+    with recording():
+        assert slot.recorder is not None
+        slot.recorder.budget.level = 8
+        pid = os.fork()
+        if pid == 0:
+            os._exit(slot.recorder.budget.level)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_what_is_left_out_first_is_what_was_said_and_no_fact() -> None:
+    transport = ScriptedProvider(["a secret answer"]).transport(httpx2)
+    client = loopkit.wrap(OpenAI(api_key="k", http_client=httpx2.Client(transport=transport)))
+    with recording() as recorded:
+        assert slot.recorder is not None
+        slot.recorder.budget.level = 1
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}], temperature=0.5)
+        (span,) = recorded.spans()
+    assert span.model_call is not None
+    assert (span.model_call.finish_reasons, span.model_call.model) == (("stop",), "m")
+    assert span.model_call.parameters == {"temperature": 0.5}
 
 
 @pytest.mark.parametrize("given", [{"budget": 0}, {"budget": "much"}, {"exit_timeout": -1}, {"queue_items": 0}])

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -256,10 +257,10 @@ def test_time_and_room_are_bounded(tmp_path: Path) -> None:
             with loopkit.span("large", input="x" * 2000, number=number):
                 pass
         loopkit.flush()
-        ring = Ring(tmp_path, sampling, clock)
-        traces, size = ring.waiting()
-        assert 20 < traces < 200
-        assert size <= 260_000
+        health = loopkit.health()
+        assert health is not None
+        assert 100 < health.not_held < 300
+        assert (tmp_path / "ring.db").stat().st_size < 3_000_000  # a batch of all 300, before most of them go
         loopkit.feedback(first, "helpful", False)
         assert len(names(store)) == 2
 
@@ -327,3 +328,187 @@ def test_a_weight_stands_for_as_many_values(pairs: list[tuple[float, int]], q: f
 def test_bad_sampling_is_said_at_once(given: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidSetting, match=message):
         Sampling(**given)  # type: ignore[arg-type]
+
+
+def total(store: Store) -> float:
+    loopkit.flush()
+    return sum(span.weight for span in store.spans())
+
+
+@pytest.mark.parametrize(
+    ("case", "true"),
+    [
+        ("shared key", 300), ("later calls with the key", 200), ("bare tag", 200), ("trace of a span", 100),
+        ("session", 100), ("feedback too late", 100), ("old session", 200),
+    ],
+)  # fmt: skip
+def test_what_feedback_asks_for_and_what_figures_take_it_for_are_the_same(case: str, true: int, tmp_path: Path) -> None:
+    clock = MovingClock()
+    with sampled(tmp_path, Sampling(tail=0.2, ring_seconds=600), clock) as store:
+
+        def call(**around: Any) -> str:
+            with loopkit.context(**around), loopkit.span("call") as span:
+                pass
+            return span.id
+
+        for number in range(100):
+            key = f"order:{number}"
+            if case == "shared key":
+                for _ in range(3):
+                    call(order=number)
+                loopkit.feedback(key, "helpful", False)
+            elif case == "later calls with the key":
+                call(order=number)
+                loopkit.feedback(key, "helpful", False)
+                loopkit.flush()
+                call(order=number)
+            elif case == "bare tag":
+                call(tags=["vip"])
+                call()
+            elif case == "trace of a span":
+                loopkit.feedback(f"trace:{call()}", "helpful", False)
+            elif case == "session":
+                call(session_id=f"s-{number}")
+                loopkit.feedback(f"session:s-{number}", "helpful", False)
+            else:
+                call(session_id=f"s-{number}")
+        if case == "bare tag":
+            loopkit.feedback("vip", "helpful", False)
+        if case in ("feedback too late", "old session"):
+            loopkit.flush()
+            clock.ahead += 700
+            for number in range(100):
+                loopkit.feedback(f"session:s-{number}", "helpful", False)
+            loopkit.flush()
+        if case == "old session":
+            clock.ahead += 700
+            for number in range(100):
+                call(session_id=f"s-{number}")
+        estimate = total(store)
+    error = 4 * (true * 5) ** 0.5  # four standard errors, were all of them left to the draw
+    assert abs(estimate - true) < (error if case in ("bare tag", "feedback too late", "old session") else 1e-6)
+
+
+def test_a_process_that_samples_nothing_brings_back_what_another_holds(tmp_path: Path) -> None:
+    with sampled(tmp_path, Sampling(tail=0.0)) as store:
+        id = ordinary()
+        loopkit.flush()
+        code = f"""
+            import loopkit
+            loopkit.init("web")
+            loopkit.feedback("{id}", "helpful", False)
+            loopkit.shutdown()
+        """
+        environment = {"LOOPKIT_HOME": str(tmp_path)}
+        subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, env=environment)
+        assert sorted(names(store)) == ["inner", "outer"]
+        assert {span.inclusion_probability for span in store.spans()} == {1.0}
+
+
+def test_nothing_below_a_dropped_span_is_recorded(tmp_path: Path) -> None:
+    with sampled(tmp_path, Sampling(tasks={"health": 0.0})) as store:
+        with loopkit.span("probe", task="health"):
+            with loopkit.span("inner"):
+                pass
+            chat()[1]()
+        with loopkit.span("other"):
+            pass
+        assert names(store) == ["other"]
+
+
+def test_a_tail_of_zero_and_whole_numbers(tmp_path: Path) -> None:
+    with sampled(tmp_path, Sampling(head=1, tail=0, ring_seconds=60)) as store:
+        with loopkit.span("ordinary", task="t") as span:
+            pass
+        loopkit.feedback(span.id, "helpful", False)
+        with pytest.raises(ValueError, match="no"), loopkit.span("fails", task="t"):
+            raise ValueError("no")
+        assert {(span.inclusion_probability, span.weight) for span in store.spans()} == {(1.0, 1.0)}
+        assert {span.rescue_seconds for span in store.spans()} == {60.0}
+        assert loopkit.figures("t", by="all", store=store)[0].calls == 2
+
+
+def test_the_ring_holds_no_secrets_and_failing_redactors_cost_no_trace(tmp_path: Path) -> None:
+    with sampled(tmp_path, Sampling(tail=0.0)):
+        with loopkit.context(email="ana@example.com", key="sk-proj-" + "a1B2" * 8), loopkit.span("a"):
+            pass
+        loopkit.flush()
+        written = b"".join(file.read_bytes() for file in tmp_path.glob("ring.db*"))
+    assert b"trace:" in written
+    assert b"ana@example.com" not in written
+    assert b"sk-proj-" not in written
+
+
+def test_an_error_is_kept_even_where_it_cant_be_redacted(tmp_path: Path) -> None:
+    def redact(text: str) -> str:
+        raise RuntimeError("redactor broke")
+
+    made = settings("svc", sample=Sampling(tail=0.0), redact=redact, environ={"LOOPKIT_HOME": str(tmp_path)})
+    _assemble.start(made)
+    with pytest.raises(ValueError, match="no"), loopkit.span("fails"):
+        raise ValueError("no")
+    loopkit.shutdown()
+    (span,) = Store(tmp_path).spans()
+    assert (span.status, span.content_status, span.kept_for) == ("error", "failed", "error")
+
+
+def test_one_odd_target_costs_no_other_its_rescue(tmp_path: Path) -> None:
+    with sampled(tmp_path, Sampling(tail=0.0)) as store:
+        id = ordinary()
+        loopkit.flush()
+        loopkit.feedback("half \ud800", "helpful", True)
+        loopkit.feedback(id, "helpful", False)
+        assert sorted(names(store)) == ["inner", "outer"]
+
+
+def test_own_attributes_survive_the_ring_once(tmp_path: Path) -> None:
+    from opentelemetry import trace
+
+    with sampled(tmp_path, Sampling(tail=0.0)) as store:
+        with loopkit.span("outer") as outer:
+            trace.get_current_span().set_attribute("openinference.span.kind", "AGENT")
+        loopkit.flush()
+        loopkit.feedback(outer.id, "helpful", True)
+        loopkit.flush()
+        assert names(store) == ["outer"]
+
+
+def test_an_init_that_fails_changes_nothing_and_rings_are_given_back(tmp_path: Path) -> None:
+    with sampled(tmp_path, Sampling()) as store:
+        (tmp_path / "ring.db").write_bytes(b"garbage " * 1000)
+        made = settings("svc", sample=Sampling(tail=0.5), environ={"LOOPKIT_HOME": str(tmp_path)})
+        with pytest.raises(loopkit.LoopkitError, match=r"ring\.db"):
+            _assemble.start(made)
+        with loopkit.span("still recorded"):
+            pass
+        assert names(store) == ["still recorded"]
+        (tmp_path / "ring.db").unlink()
+    for _ in range(5):
+        with sampled(tmp_path, Sampling(tail=0.5)):
+            ordinary()
+    assert not [link for link in Path("/proc/self/fd").glob("*") if "ring.db" in str(link.resolve())]
+
+
+def test_a_forked_child_shares_the_ring(tmp_path: Path) -> None:
+    code = """
+        import os, loopkit
+        loopkit.init("svc", sample=loopkit.Sampling(tail=0.0))
+        with loopkit.span("parent") as parent:
+            pass
+        loopkit.flush()
+        children = []
+        for number in range(5):
+            pid = os.fork()
+            if pid == 0:
+                with loopkit.span(f"child {number}") as child:
+                    pass
+                loopkit.flush()
+                loopkit.feedback(child.id, "helpful", False)
+                os._exit(0 if loopkit.flush(10) else 1)
+            children.append(pid)
+        assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
+        loopkit.feedback(parent.id, "helpful", False)
+        assert loopkit.flush(10)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, env={"LOOPKIT_HOME": str(tmp_path)})
+    assert sorted(span.name for span in Store(tmp_path).spans()) == [*(f"child {n}" for n in range(5)), "parent"]

@@ -291,6 +291,29 @@ def test_flush_can_wait_until_all_is_delivered(collector: Collector) -> None:
     assert loopkit.flush(5)  # it is on disk all the same
 
 
+def test_what_was_refused_was_not_delivered(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    collector.answers = lambda number: (400, {}) if number == 1 else (200, {})
+    loopkit.init("svc", export=[collector.endpoint])
+    for name, taken in (("one", False), ("two", True)):
+        with loopkit.span(name):
+            pass
+        assert loopkit.flush(10, delivered=True) == taken
+    full = OSError(28, "No space left on device")
+
+    def append(*_: object) -> None:
+        raise full
+
+    monkeypatch.setattr("loopkit.export.spool.DiskSpool.append", append)
+    with loopkit.span("three"):
+        pass
+    assert not loopkit.flush(1, delivered=True)
+    loopkit.shutdown(0.1)
+    loopkit.init("svc", store=None)
+    with loopkit.span("four"):
+        pass
+    assert not loopkit.flush(1, delivered=True)
+
+
 def test_where_nothing_can_be_written_spans_are_delivered_from_memory(
     collector: Collector, clean_environment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

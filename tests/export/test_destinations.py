@@ -128,6 +128,7 @@ def test_opentelemetrys_limits_hold_for_what_is_exported(
     assert len(span) - 3 <= 128
     (stored,) = loopkit.open_store().spans()
     assert stored.input == "x" * 100
+    assert stored.attributes["own.499"] == ["y" * 50]
 
 
 def test_few_attributes_are_few(collector: Callable[[], Collector]) -> None:
@@ -186,6 +187,71 @@ def test_a_full_queue_drops_by_its_policy_and_counts(drop: Any, collector: Calla
         assert min(numbers) > 140
     else:
         assert min(numbers) < 140 < max(numbers)
+
+
+def test_heavy_spans_do_not_push_out_light_ones() -> None:
+    limits = loopkit.Limits(queue_bytes=15_000, drop="oldest", append_delay=30.0)
+    loopkit.init("svc", limits=limits)
+    for number in range(150):
+        with loopkit.span(f"{number}", input="x" * 10_000 if number >= 100 else "x"):
+            pass
+    health = loopkit.health()
+    assert health is not None
+    assert (health.dropped, health.queued) == (49, 101)
+
+
+def test_a_filter_may_read_the_store(collector: Callable[[], Collector]) -> None:
+    reading = collector()
+    destination = loopkit.Destination(
+        endpoint=reading.endpoint, filter=lambda span: len(loopkit.open_store().spans()) >= 0
+    )
+    loopkit.init("svc", export=[destination])
+    with loopkit.span("one"):
+        pass
+    started = time.monotonic()
+    assert loopkit.flush(10)
+    assert time.monotonic() - started < 2.5  # it waited for itself for five seconds
+    loopkit.shutdown(10)
+    assert [each["name"] for each in received(reading)] == ["one"]
+
+
+def test_a_resource_attribute_of_ones_own_takes_the_place_of_ours(collector: Callable[[], Collector]) -> None:
+    named = collector()
+    loopkit.init("svc", export=[loopkit.Destination(endpoint=named.endpoint, resource={"service.name": "theirs"})])
+    with loopkit.span("one"):
+        pass
+    loopkit.shutdown(10)
+    (resource,) = ExportTraceServiceRequest.FromString(named.bodies[0]).resource_spans
+    values = [item.value.string_value for item in resource.resource.attributes if item.key == "service.name"]
+    assert values == ["theirs"]
+
+
+def test_credentials_in_a_url_become_a_header_and_stand_nowhere(collector: Callable[[], Collector], home: Path) -> None:
+    secured = collector()
+    url = secured.endpoint.replace("127.0.0.1", "joe:pass%20word@127.0.0.1")
+    loopkit.init("svc", export=[url])
+    with loopkit.span("one"):
+        pass
+    loopkit.shutdown(10)
+    assert secured.headers[0]["authorization"] == "Basic " + base64.b64encode(b"joe:pass word").decode()
+    written = b"".join(file.read_bytes() for file in home.rglob("*") if file.is_file())
+    assert b"pass%20word" not in written
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"headers": {"x-token": "abc\n"}}, "x-token"),
+        ({"headers": {"bad name": "abc"}}, "bad name"),
+        ({"headers": {"x-number": 5}}, "x-number"),
+        ({"filter": "llm"}, "filter is 'llm'"),
+        ({"client_key": __file__}, "client_certificate"),
+        ({"certificate": __file__}, "certificates can't be used"),
+    ],
+)
+def test_a_destination_that_could_never_be_reached_is_said_at_once(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidSetting, match=message):
+        loopkit.Destination(endpoint="https://127.0.0.1:1/v1/traces", **given)
 
 
 def test_a_spool_is_bounded_by_its_batches_too(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import loopkit
+from loopkit import checks
 from loopkit.cli.diagnosis import diagnose
 from loopkit.export.vitals import healths
 from tests.export.test_delivery import Collector
@@ -119,9 +121,12 @@ def test_the_applications_meter_provider_reads_it(collector: Collector, tmp_path
         while loopkit.health().destinations[0].delivered < 2:
             time.sleep(0.01)
         found = json.loads(reader.get_metrics_data().to_json())
-        loopkit.init("web", store=None)  # the first one's figures end with it
-        data = reader.get_metrics_data()
-        again = json.loads(data.to_json()) if data else None
+        loopkit.init("web", store=None)  # the second one's figures take the place of the first one's
+        with loopkit.span("three"):
+            pass
+        loopkit.flush()
+        again = json.loads(reader.get_metrics_data().to_json())
+        loopkit.shutdown()
         print(json.dumps([found, again]))
     """
     done = subprocess.run(
@@ -141,5 +146,28 @@ def test_the_applications_meter_provider_reads_it(collector: Collector, tmp_path
     assert values(found)["otel.sdk.processor.span.processed"] == [(2, {}), (0, {"error.type": "queue_full"})]
     assert values(found)["otel.sdk.exporter.span.exported"] == [(2, name), (0, {**name, "error.type": "rejected"})]
     assert values(found)["otel.sdk.processor.span.queue.capacity"] == [(20_000, {})]
+    assert values(again)["otel.sdk.processor.span.processed"][0] == (1, {})
     assert "otel.sdk.exporter.span.exported" not in values(again)
     assert "Traceback" not in done.stderr
+
+
+def test_what_a_call_costs_is_counted_however_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOPKIT_HOME", str(tmp_path))
+
+    def fail() -> None:
+        raise ValueError("no")
+
+    def give() -> Iterator[int]:
+        yield 1
+
+    failing, giving = loopkit.trace(fail), loopkit.trace(give)
+    guarded = loopkit.trace(guard=loopkit.Guard(output=[checks.secrets()]))(lambda: "fine")
+    for function in (failing, guarded, lambda: list(giving())):
+        loopkit.init("svc")
+        for _ in range(1000):
+            with contextlib.suppress(ValueError):
+                function()
+        health = loopkit.health()
+        assert health is not None
+        assert 0 < health.calling_us < 1000  # it was 1,300 to 6,300 where only calls that returned were counted
+        loopkit.shutdown()

@@ -59,7 +59,8 @@ def spans(draw: st.DrawFn) -> Span:
     status: Any = draw(st.sampled_from(["ok", "error", "cancelled"]))
     message = draw(words) if status == "error" else ""
     variant = draw(st.none() | words.filter(bool))
-    probability, tail = draw(st.sampled_from([(1.0, 1.0), (0.25, 1.0), (0.25, 0.5), (0.1, 0.1)]))
+    head, tail = draw(st.sampled_from([(1.0, 1.0), (0.25, 1.0), (0.5, 0.5), (1.0, 0.1), (0.5, 0.0)]))
+    probability = head * tail
     return Span(
         trace_id=f"{draw(st.integers(1, 2**128 - 1)):032x}",
         span_id=f"{draw(st.integers(1, 2**64 - 1)):016x}",
@@ -86,6 +87,7 @@ def spans(draw: st.DrawFn) -> Span:
         metadata=draw(st.dictionaries(words, json_values, max_size=3)),
         sampling_probability=probability,
         inclusion_probability=probability,
+        head_probability=head,
         tail_probability=tail,
         rescue_seconds=0.0 if tail == 1.0 else draw(st.sampled_from([0.0, 60.0])),
         kept_for=None if tail == 1.0 else draw(st.sampled_from([None, "error", "slow"])),

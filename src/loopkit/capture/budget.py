@@ -37,6 +37,11 @@ class Budget:
         """The probability with which a trace is recorded at this level."""
         return 1.0 if self.level < 2 else 0.5 ** (self.level - 1)
 
+    def reset(self) -> None:
+        """Begin anew, as a forked child does."""
+        self.level = 0
+        self._last = (self._now(), self._spent())
+
     def look(self) -> None:
         """Raise or lower the level by what was spent since the last look."""
         now, (before, spent_before) = self._now(), self._last

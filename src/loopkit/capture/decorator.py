@@ -138,7 +138,7 @@ class _Plan:
         live = self._start(recorder, args, kwargs)
         if live is not None:
             live.timed = True
-        recorder.calling.took(time.perf_counter_ns() - began)
+        recorder.calling.began(time.perf_counter_ns() - began)
         return live
 
     def _start(self, recorder: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LiveSpan | None:
@@ -175,7 +175,7 @@ class _Plan:
                 recorder.identities.remember(value, live.id)
         live.finish()
         if began:
-            recorder.calling.took(time.perf_counter_ns() - began, calls=1)
+            recorder.calling.ended(time.perf_counter_ns() - began)
 
 
 def _traced(function: Any, plan: _Plan) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from loopkit.capture.dialects._content import objects
 from loopkit.capture.dialects._protocol import Dialect
-from loopkit.capture.snapshot import snapshot
-from loopkit.wire.messages import dumps
+from loopkit.capture.snapshot import CUT_WHOLE, LIMIT, TRUNCATED, snapshot
 
 
 class Exchange:
@@ -26,20 +27,40 @@ class Exchange:
         self.time_to_first_token: float | None = None
 
     def ask(self, request: Mapping[str, Any]) -> None:
-        """The request, as it is sent."""
-        self.request = snapshot(self._without_words(request) if self.bare else request)
+        """The request, as it is sent. One that is too large even with its texts cut keeps what isn't words."""
+        text = snapshot(without(request, self.dialect.words) if self.bare else request)
+        if text.startswith(CUT_WHOLE):
+            text = snapshot({TRUNCATED: len(text), **without(request, self.dialect.words)})
+        self.request = text
 
     def answer(self, response: Any) -> None:
         """The SDK's response object."""
-        leave_out = set(self.dialect.words) if self.bare else None
-        self.response = response.model_dump_json(exclude_unset=True, warnings=False, exclude=leave_out)
-        self.response_id = getattr(response, "id", None)
+        leave_out: Any = self.dialect.words if self.bare else None
+        try:
+            text = response.model_dump_json(exclude_unset=True, warnings=False, exclude=leave_out)
+        except Exception:  # noqa: BLE001  # half a surrogate pair, say, which JSON can hold and UTF-8 can't
+            text = snapshot(without(response.model_dump(warnings=False), leave_out or {}))
+        self.response = text if len(text) <= LIMIT else snapshot(json.loads(text))
+        self.response_id = _text(getattr(response, "id", None))
 
     def answer_with(self, response: Mapping[str, Any], text: str | None = None) -> None:
         """The response as plain data, and its JSON text where there is one."""
-        if text is None or self.bare:
-            text = dumps(self._without_words(response) if self.bare else response)
-        self.response, self.response_id = text, response.get("id")
+        if text is None or self.bare or len(text) > LIMIT:
+            text = snapshot(without(response, self.dialect.words) if self.bare else response)
+        self.response, self.response_id = text, _text(response.get("id"))
 
-    def _without_words(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in body.items() if name not in self.dialect.words}
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def without(body: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy without some fields: those that `words` maps to True, and in the items of lists those below "__all__"."""
+    kept: dict[str, Any] = {}
+    for name, value in body.items():
+        below = words.get(name)
+        if below is None:
+            kept[name] = value
+        elif below is not True:
+            kept[name] = [without(item, below["__all__"]) for item in objects(value)]
+    return kept

@@ -5,29 +5,31 @@ A redactor that raises costs that span its content and nothing else: it fails cl
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import islice
+from itertools import chain
 from typing import Any
 
 from loopkit import _host
 from loopkit.capture.ambient import NOTHING, Ambient
-from loopkit.capture.dialects._content import json_object
-from loopkit.capture.dialects.known import translated, with_messages
+from loopkit.capture.dialects.known import facts, translated, with_messages
 from loopkit.capture.exchange import Exchange
 from loopkit.capture.live import LiveSpan, StatusError
+from loopkit.capture.redact import known_name, redact_value, redacted, redactor
 from loopkit.capture.sampling import reason_to_keep
-from loopkit.capture.snapshot import LIMIT, TRUNCATED, snapshot
-from loopkit.config import Redactor, Settings
+from loopkit.capture.snapshot import CUT_WHOLE, LIMIT, TRUNCATED, snapshot
+from loopkit.config import Settings
 from loopkit.detect.patterns import may_hold
 from loopkit.detect.patterns import redact as redact_patterns
 from loopkit.types import Feedback, ModelCall
 from loopkit.wire.decode import decode_span
 from loopkit.wire.encode import (
     EncodedSpan,
+    Piece,
     Surroundings,
     encode_content,
     encode_core,
@@ -35,18 +37,29 @@ from loopkit.wire.encode import (
     encode_facts,
     encode_ids,
     encode_native,
+    encode_own,
     encode_provider,
     encode_span,
     encode_time_to_first_token,
     encode_values,
 )
-from loopkit.wire.messages import dumps
-from loopkit.wire.names import OTHER_ERROR
+from loopkit.wire.names import (
+    INPUT_MESSAGES,
+    OI_INPUT,
+    OI_INPUT_TYPE,
+    OI_OUTPUT,
+    OI_OUTPUT_TYPE,
+    OI_TAGS,
+    OTHER_ERROR,
+    OUTPUT_MESSAGES,
+    PARAMETERS,
+    TOOL_DEFINITIONS,
+)
 
 _LONG = LIMIT // 40
 """What was cut is longer than this."""
 OURS = 48
-"""Attributes that a span without any of the application's own may have."""
+"""Attributes that a span without any of the application's own may have, at most."""
 _WORDS = ("value", "correction", "comment", "reason", "metadata")
 
 
@@ -62,16 +75,30 @@ class Finisher:
         """Texts in which something was redacted: a span has up to two, a model call two more."""
         self.without_content = 0
         """Spans whose content was left out, for a fault or for the budget."""
-        self._name = _known_name if settings.redact is None else self._redact
+        self._name = known_name if settings.redact is None else self._redact
         self._surroundings = functools.lru_cache(maxsize=256)(self._surroundings_of)
 
     def span(self, live: LiveSpan) -> EncodedSpan:
         """The redacted span on its way to the sinks; without its content where a redactor fails."""
+        if live.tail_probability != 1.0:
+            live.kept_for = reason_to_keep(live, self._sampling)
         try:
             return self._encoded(live)
         except Exception as error:  # noqa: BLE001  # a redactor may raise anything; its span loses its content
             _host.warn_once("redaction", f"a span's content was dropped, since it could not be redacted: {error!r}")
             return self._without_content(live)
+
+    def keys(self, live: LiveSpan) -> set[str]:
+        """What feedback on the span may name, redacted as it is in the span itself."""
+        keys = {f"trace:{live.trace_id:032x}"}
+        around = live.ambient or NOTHING
+        if around.session_id is not None:
+            keys.add(f"session:{around.session_id}")
+        with contextlib.suppress(Exception):  # a redactor that failed has been told of
+            keys.update(self._surroundings(around).values.get(OI_TAGS, ()))
+            if live.exchange is not None and live.exchange.response_id is not None:
+                keys.add(self._redact(live.exchange.response_id))
+        return keys
 
     def feedback(self, event: Feedback) -> Feedback:
         """The event with its words redacted; without them where that fails. Targets are names, not words."""
@@ -92,13 +119,16 @@ class Finisher:
                 said = self._redact(_error_text(live.error))
         texts = self._cleaned(live.input, live.output) if keep else (None, None)
         told = None if live.exchange is None else self._told(live.exchange)
-        if live.tail_probability != 1.0:
-            live.kept_for = reason_to_keep(live, self._sampling, self._tokens(told))
+        if live.tail_probability != 1.0 and live.kept_for is None and self._is_large(told):
+            live.kept_for = "tokens"
         status = "kept" if keep else "shed" if live.bare else "off"
         self.without_content += live.bare
         if keep and (_was_cut(texts) or (told is not None and _was_cut((told.request, told.response)))):
             status = "truncated"
-        own, dropped = self._own(live) if live.attributes else (None, 0)
+        own: dict[str, Any] = {}
+        if live.attributes:
+            own = json.loads(redacted(snapshot(live.attributes), self._redact))
+        values = encode_error(said) + encode_values(*texts) + _own_content(own, texts, told is not None, keep=keep)
         core = encode_core(
             live,
             ids=encode_ids(live.trace_id, live.span_id, live.parent_id),
@@ -108,16 +138,17 @@ class Finisher:
             error_type=error_type,
             content_status=status,
             own=own,
-            dropped=dropped,
             call=told.call if own and told is not None else None,
         )
-        values = encode_error(said) + encode_values(*texts)
+        crowded = len(own) > self._own_attributes
         if told is None:
-            return EncodedSpan(core, b"", values, values, sampled=live.sampled)
-        facts = b"" if own else told.facts
+            return EncodedSpan(core, b"", values, values, sampled=live.sampled, crowded=crowded)
+        known: Piece = b"" if own else told.facts
         if not keep:
-            return EncodedSpan(core, facts, b"", facts if isinstance(facts, bytes) else facts(), sampled=live.sampled)
-        return EncodedSpan(core, facts, partial(told.content, values), values + told.native(), sampled=live.sampled)
+            local = known if isinstance(known, bytes) else known()
+            return EncodedSpan(core, known, b"", local, sampled=live.sampled, crowded=crowded)
+        local = values + told.native(known=bool(own))
+        return EncodedSpan(core, known, partial(told.content, values), local, sampled=live.sampled, crowded=crowded)
 
     def _without_content(self, live: LiveSpan) -> EncodedSpan:
         self.without_content += 1
@@ -131,20 +162,15 @@ class Finisher:
             error_type=None if live.error is None else _error_type(live.error),
             content_status="failed",
         )
-        facts = b"" if exchange is None else encode_facts(exchange.dialect.facts(exchange.provider, {}, {}))
-        return EncodedSpan(core, facts, b"", facts, sampled=live.sampled)
+        known = b"" if exchange is None else encode_facts(exchange.dialect.facts(exchange.provider, {}, {}))
+        return EncodedSpan(core, known, b"", known, sampled=live.sampled)
 
-    def _own(self, live: LiveSpan) -> tuple[dict[str, Any], int]:
-        """The attributes that the application set, the first ones where there are too many, and how many went."""
-        kept = dict(islice(live.attributes.items(), self._own_attributes))
-        return json.loads(_redacted(snapshot(kept), self._redact)), len(live.attributes) - len(kept)
-
-    def _tokens(self, told: _Told | None) -> int:
-        """Of a model call, in and out; not read where nobody asked for a limit."""
+    def _is_large(self, told: _Told | None) -> bool:
+        """Whether it is a model call of so many tokens; not read where nobody asked for a limit."""
         if told is None or self._sampling.tokens is None:
-            return 0
+            return False
         usage = told.call.usage
-        return (usage.input_tokens or 0) + (usage.output_tokens or 0)
+        return (usage.input_tokens or 0) + (usage.output_tokens or 0) >= self._sampling.tokens
 
     def _told(self, exchange: Exchange) -> _Told:
         return _Told(exchange, *self._cleaned(exchange.request, exchange.response))
@@ -153,24 +179,41 @@ class Finisher:
         """Two texts redacted. The prefilter is asked once for both, which costs half."""
         if self._redact is redact_patterns and not may_hold(f"{first or ''} {second or ''}"):
             return first, second
-        cleaned = tuple(None if text is None else _redacted(text, self._redact) for text in (first, second))
+        cleaned = tuple(None if text is None else redacted(text, self._redact) for text in (first, second))
         self.redacted += (cleaned[0] != first) + (cleaned[1] != second)
         return cleaned[0], cleaned[1]
 
     def _surroundings_of(self, around: Ambient) -> Surroundings:
         metadata: Mapping[str, Any] = around.metadata
         if metadata:
-            metadata = json.loads(_redacted(snapshot(metadata), self._redact))
+            metadata = json.loads(redacted(snapshot(metadata), self._redact))
         return Surroundings(around.user_id, around.session_id, tuple(map(self._redact, around.tags)), metadata)
 
 
-def revived(core: bytes, local: bytes, *, sampled: bool) -> EncodedSpan:
-    """A span as it was before it was kept as the local store keeps it."""
+def revived(core: bytes, local: bytes, *, sampled: bool, whole: bool) -> EncodedSpan:
+    """A span as it was before it was kept as the local store keeps it; `whole` where its facts are in the core."""
 
     def spelled_out() -> EncodedSpan:
         return encode_span(with_messages(decode_span(core + local)))
 
-    return EncodedSpan(core, lambda: spelled_out().facts, lambda: spelled_out().content, local, sampled=sampled)
+    known: Piece = b"" if whole else lambda: spelled_out().facts
+    return EncodedSpan(core, known, lambda: spelled_out().content, local, sampled=sampled, crowded=True)
+
+
+def _own_content(own: dict[str, Any], texts: tuple[str | None, str | None], has_call: bool, *, keep: bool) -> bytes:
+    """What the application's own attributes say of content, taken out of them: it goes where content may go.
+
+    What we have recorded ourselves goes before it.
+    """
+    ours = {name for names, text in zip(_VALUES, texts, strict=True) if text is not None for name in names}
+    if has_call:
+        ours |= _MESSAGES
+    said = {name: own.pop(name) for name in (*chain.from_iterable(_VALUES), *_MESSAGES) if name in own}
+    return encode_own({name: value for name, value in said.items() if name not in ours}) if keep else b""
+
+
+_VALUES = ((OI_INPUT, OI_INPUT_TYPE), (OI_OUTPUT, OI_OUTPUT_TYPE))
+_MESSAGES = {INPUT_MESSAGES, OUTPUT_MESSAGES, TOOL_DEFINITIONS, PARAMETERS}
 
 
 class _Told:
@@ -184,10 +227,7 @@ class _Told:
     @cached_property
     def call(self) -> ModelCall:
         """The noun without messages; the provider and nothing else where the rest can't be read."""
-        dialect, provider = self._exchange.dialect, self._exchange.provider
-        call = dialect.facts(provider, {}, {})
-        with _reading:
-            call = dialect.facts(provider, json_object(self.request), json_object(self.response))
+        call = facts(self._exchange.dialect, self._exchange.provider, self.request, self.response)
         return replace(call, time_to_first_token=self._exchange.time_to_first_token)
 
     def facts(self) -> bytes:
@@ -200,84 +240,22 @@ class _Told:
         native = replace(self.call, native_format=name, native_request=self.request, native_response=self.response)
         return values + encode_content(translated(native))
 
-    def native(self) -> bytes:
-        """What the local store keeps instead of both."""
+    def native(self, *, known: bool) -> bytes:
+        """What the local store keeps instead of both; with `known` the facts are there already."""
         exchange = self._exchange
-        known = encode_provider(exchange.provider) + encode_native(exchange.dialect.name, self.request, self.response)
+        native = encode_native(exchange.dialect.name, self.request, self.response)
+        if known:
+            return native
         first = exchange.time_to_first_token
-        return known if first is None else known + encode_time_to_first_token(first)
-
-
-_reading = _host.Shielded("reading a response")
+        native += encode_provider(exchange.provider)
+        return native if first is None else native + encode_time_to_first_token(first)
 
 
 def _was_cut(texts: tuple[str | None, str | None]) -> bool:
-    first, second = texts
-    return (first is not None and len(first) > _LONG and TRUNCATED in first) or (
-        second is not None and len(second) > _LONG and TRUNCATED in second
-    )
-
-
-def redactor(settings: Settings) -> Redactor:
-    """The user's, else the built-in patterns. What the user's gives back must be a text."""
-    own = settings.redact
-    if own is None:
-        return redact_patterns
-
-    def checked(text: str) -> str:
-        cleaned = own(text)
-        if not isinstance(cleaned, str):
-            raise TypeError(f"the redactor gave back {type(cleaned).__name__}, not a text")
-        return cleaned
-
-    return checked
-
-
-def redact_value(value: Any, redact: Redactor) -> Any:
-    """A JSON value with every text in it redacted, keys and long numbers too.
-
-    A text that is JSON itself (a tool call's arguments) is redacted inside, where no escape stands in the way.
-    """
-    if isinstance(value, str):
-        return _redact_text(value, redact)
-    inside: Any = value  # isinstance makes `value` a dict of unknown types; this stays Any
-    if isinstance(value, dict):
-        return {redact(str(key)): redact_value(item, redact) for key, item in inside.items()}
-    if isinstance(value, (list, tuple)):
-        return [redact_value(item, redact) for item in inside]
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**12:
-        cleaned = redact(str(value))
-        return value if cleaned == str(value) else cleaned
-    return value
-
-
-def _redact_text(text: str, redact: Redactor) -> str:
-    if text[:1] in ("{", "["):
-        try:
-            inner = json.loads(text)
-        except ValueError:
-            return redact(text)
-        cleaned = redact_value(inner, redact)
-        # where nothing was found inside, the text itself may still hold something: a key that is there twice
-        return redact(text) if cleaned == inner else dumps(cleaned)
-    return redact(text)
-
-
-def _redacted(text: str, redact: Redactor) -> str:
-    """A JSON text with every value in it redacted.
-
-    Where the built-in patterns' prefilter says that nothing can be in it, nothing needs walking. A user's own redactor
-    sees every text by itself.
-    """
-    if redact is redact_patterns and not may_hold(text):
-        return text
-    return dumps(redact_value(json.loads(text), redact))
-
-
-@functools.lru_cache(maxsize=1024)
-def _known_name(name: str) -> str:
-    """Names repeat."""
-    return redact_patterns(name)
+    for text in texts:
+        if text is not None and (text.startswith(CUT_WHOLE) or (len(text) > _LONG and TRUNCATED in text)):
+            return True
+    return False
 
 
 def _error_type(error: BaseException) -> str:

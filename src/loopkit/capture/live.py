@@ -51,6 +51,7 @@ class LiveSpan(OtelSpan):
         "ended_at",
         "error",
         "exchange",
+        "head_probability",
         "input",
         "kept_for",
         "kind",
@@ -103,6 +104,7 @@ class LiveSpan(OtelSpan):
         self.local_root = False
         """Whether no span of ours is above it."""
         self.sampling_probability = 1.0
+        self.head_probability = 1.0
         self.tail_probability = 1.0
         """What of the sampling probability is the tail's draw."""
         self.rescue_seconds = 0.0

@@ -30,9 +30,7 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 class Recorder:
     """What `init()` makes, once in a process. Everything it needs is passed in."""
 
-    def __init__(
-        self, settings: Settings, sinks: tuple[Sink, ...], clock: Clock, ids: Ids, tail: Tail | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, sinks: tuple[Sink, ...], clock: Clock, ids: Ids, tail: Tail) -> None:
         self.settings = settings
         self.clock = clock
         self.ids = ids
@@ -101,7 +99,7 @@ class Recorder:
         live.parent, live.parent_id = parent, parent.span_id
         live.task, live.variant = parent.task, parent.variant
         live.propensity, live.prompt_version = parent.propensity, parent.prompt_version
-        live.sampling_probability = parent.sampling_probability
+        live.sampling_probability, live.head_probability = parent.sampling_probability, parent.head_probability
         live.tail_probability, live.rescue_seconds = parent.tail_probability, parent.rescue_seconds
         live.sampled = parent.sampled
         live.bare = self.budget.level > 0
@@ -111,10 +109,12 @@ class Recorder:
         self, parent: otel_trace.SpanContext, name: str, kind: Kind, task: str | None, here: otel_context.Context
     ) -> LiveSpan | None:
         """A span with none of ours above it; None where the head leaves it out."""
+        if here.get(_DROPPED):
+            return None
         trace_id = parent.trace_id if parent.is_valid else self.ids.trace_id()
         sampling = self.settings.sampling
         head = head_probability(sampling, task) * self.budget.sampling
-        if head < 1.0 and (here.get(_DROPPED) or not head_takes(sampling, head, trace_id, ambient(here).user_id)):
+        if head < 1.0 and not head_takes(sampling, head, trace_id, ambient(here).user_id):
             return None
         # Read where it lies: get_tracer_provider() also looks into the environment, which costs more than the rest.
         provider = getattr(otel_trace, "_TRACER_PROVIDER", None)
@@ -125,6 +125,7 @@ class Recorder:
         live = LiveSpan(self, name, kind, trace_id, self.ids.span_id(), self.clock.now())
         live.local_root = True
         live.bare = self.budget.level > 0
+        live.head_probability = head
         if sampling.tail < 1.0:
             live.tail_probability, live.rescue_seconds = sampling.tail, sampling.ring_seconds
         live.sampling_probability = head * sampling.tail
@@ -147,10 +148,14 @@ class Calling:
         """Whether it is this call's turn."""
         return not next(self._turns) & 63
 
-    def took(self, nanoseconds: int, calls: int = 0) -> None:
-        """A part of a call's cost; the last part counts the call."""
+    def began(self, nanoseconds: int) -> None:
+        """What its beginning took."""
         self._nanoseconds += nanoseconds
-        self._calls += calls
+        self._calls += 1
+
+    def ended(self, nanoseconds: int) -> None:
+        """What its end took."""
+        self._nanoseconds += nanoseconds
 
     def mean(self) -> float:
         """Microseconds a call; 0 before the first."""

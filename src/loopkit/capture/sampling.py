@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from loopkit import _host
@@ -58,7 +59,7 @@ class Held:
 
     trace_id: str
     keys: frozenset[str]
-    """`trace:…`, `session:…`, tags and response ids."""
+    """`trace:…`, `session:…`, tags and response ids; empty in what is released."""
     resource: bytes
     """Of the process that recorded them."""
     spans: tuple[EncodedSpan, ...]
@@ -66,6 +67,9 @@ class Held:
 
 class Ring(Protocol):
     """Where ordinary traces wait until feedback asks for them or their time is over."""
+
+    dropped: int
+    """Parts of traces that went before their time was over."""
 
     def hold(self, traces: Iterable[Held]) -> list[Held]:
         """Keep these; give back those that have been asked for already."""
@@ -75,18 +79,35 @@ class Ring(Protocol):
         """Hand on what is held and bears one of these keys, then forget it; what comes later is not held at all."""
         ...
 
+    def close(self) -> None:
+        """Give it back."""
+        ...
+
 
 class Tail:
     """The tail's decision, on the worker's thread, a batch at a time."""
 
-    def __init__(self, ring: Ring, resource: Callable[[], bytes]) -> None:
-        self._ring = ring
+    def __init__(self, open_ring: Callable[[], Ring | None], resource: Callable[[], bytes]) -> None:
+        """`open_ring` is called when a ring is needed; it gives None while nothing is held here."""
+        self._open_ring = open_ring
+        self._ring: Ring | None = None
         self._resource = resource
         self.dropped = 0
         """Sampled-out traces that could not be held."""
 
-    def sift(self, spans: Iterable[tuple[LiveSpan, EncodedSpan]]) -> tuple[list[EncodedSpan], set[str]]:
-        """The spans that are kept now, while the others wait; and the keys of traces to be kept as a whole."""
+    def ring(self) -> Ring | None:
+        """Where ordinary traces wait, opened now if need be. Raises `StoreUnusable`."""
+        if self._ring is None:
+            self._ring = self._open_ring()
+        return self._ring
+
+    def sift(
+        self, spans: Iterable[tuple[LiveSpan, EncodedSpan]], keys: Callable[[LiveSpan], set[str]]
+    ) -> tuple[list[EncodedSpan], set[str]]:
+        """The spans that are kept now, while the others wait; and the keys of traces to be kept as a whole.
+
+        `keys` says what feedback on a span may name.
+        """
         kept: list[EncodedSpan] = []
         waiting: dict[int, list[tuple[LiveSpan, EncodedSpan]]] = {}
         asked: set[str] = set()
@@ -97,12 +118,24 @@ class Tail:
             if live.kept_for is not None:
                 asked.add(f"trace:{live.trace_id:032x}")
             waiting.setdefault(live.trace_id, []).append((live, encoded))
+        if not waiting:
+            return kept, asked
         resource = self._resource()
-        traces = [_held(trace_id, resource, pairs) for trace_id, pairs in waiting.items()]
+        traces = [
+            Held(
+                f"{trace_id:032x}",
+                frozenset(chain.from_iterable(keys(live) for live, _ in pairs)),
+                resource,
+                tuple(encoded for _, encoded in pairs),
+            )
+            for trace_id, pairs in waiting.items()
+        ]
         now = [trace for trace in traces if not asked.isdisjoint(trace.keys)]
         ordinary = [trace for trace in traces if asked.isdisjoint(trace.keys)]
         try:
-            now += self._ring.hold(ordinary)
+            ring = self.ring() if ordinary else None
+            if ring is not None:
+                now += ring.hold(ordinary)
         except Exception as error:  # noqa: BLE001  # a full disk, say: what was drawn is kept all the same
             self.dropped += len(ordinary)
             _host.warn_now_and_then("ring", f"sampled-out traces can't wait for feedback, and are dropped: {error}")
@@ -120,11 +153,22 @@ class Tail:
             for resource, spans in by_resource.items():
                 hand_on(resource, tuple(spans))
 
-        self._ring.release(keys, hand_on_each)
+        ring = self.ring()
+        if ring is not None:
+            ring.release(keys, hand_on_each)
+
+    def lost(self) -> int:
+        """Sampled-out traces, or parts of them, that could not wait as long as they should."""
+        return self.dropped + (0 if self._ring is None else self._ring.dropped)
+
+    def close(self) -> None:
+        """Give back the ring."""
+        if self._ring is not None:
+            self._ring.close()
 
 
-def reason_to_keep(live: LiveSpan, sampling: Sampling, tokens: int) -> str | None:
-    """Why this span alone keeps its trace: error, guardrail, slow or tokens; None for an ordinary one."""
+def reason_to_keep(live: LiveSpan, sampling: Sampling) -> str | None:
+    """Why this span alone keeps its trace, as far as it can be told without reading it: error, guardrail or slow."""
     if live.status == "error":
         return "error"
     if live.kind == "guardrail" and live.attributes.get(names.GUARD_OUTCOME) not in _PASSED:
@@ -132,24 +176,15 @@ def reason_to_keep(live: LiveSpan, sampling: Sampling, tokens: int) -> str | Non
     seconds = (live.ended_at - live.started_at) / 1e9
     if sampling.slow is not None and live.local_root and seconds >= sampling.slow:
         return "slow"
-    return "tokens" if sampling.tokens is not None and tokens >= sampling.tokens else None
+    return None
 
 
 def keys_of(event: Feedback) -> set[str]:
-    """What an event names, as `Held.keys` has it."""
-    targets = {event.target, *event.ranking, *filter(None, (event.preferred_over,))}
-    return {f"trace:{target[:32]}" if is_span_id(target) else target for target in targets}
+    """What an event asks for, as `Held.keys` has it."""
+    return {key_of(target) for target in (event.target, event.preferred_over, *event.ranking) if target is not None}
 
 
-def _held(trace_id: int, resource: bytes, pairs: list[tuple[LiveSpan, EncodedSpan]]) -> Held:
-    name = f"{trace_id:032x}"
-    keys = {f"trace:{name}"}
-    for live, _ in pairs:
-        around = live.ambient
-        if around is not None:
-            keys.update(around.tags)
-            if around.session_id is not None:
-                keys.add(f"session:{around.session_id}")
-        if live.exchange is not None and live.exchange.response_id is not None:
-            keys.add(live.exchange.response_id)
-    return Held(name, frozenset(keys), resource, tuple(encoded for _, encoded in pairs))
+def key_of(target: str) -> str:
+    """A span stands for its trace; everything else for itself."""
+    id = target.removeprefix("trace:")
+    return f"trace:{id[:32]}" if is_span_id(id) else target

@@ -18,6 +18,8 @@ LIMIT = 1_000_000
 """Characters of JSON kept for one input or output; beyond it the text is cut and marked."""
 
 TRUNCATED = "loopkit_truncated"
+CUT_WHOLE = '{"' + TRUNCATED
+"""How a text begins that could not keep its shape."""
 _DEPTH = 6
 _LONGEST_INT = 4096
 """Bits. CPython refuses to write integers of more than 4,300 digits."""

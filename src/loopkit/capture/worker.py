@@ -39,11 +39,11 @@ _HELD_LIMIT = 64
 class Worker:
     """Drains its queue every `append_delay` seconds while there is something in it."""
 
-    def __init__(self, settings: Settings, sinks: tuple[Sink, ...], tail: Tail | None = None) -> None:
+    def __init__(self, settings: Settings, sinks: tuple[Sink, ...], tail: Tail) -> None:
         self._limits = settings.limits
         self.sinks = sinks
         self.finisher = Finisher(settings)
-        self._tail = tail
+        self.tail = tail
         self.recorded = 0
         """Spans handed on."""
         self.dropped = 0
@@ -58,7 +58,8 @@ class Worker:
     def put(self, item: LiveSpan | Feedback) -> None:
         """Queue an item; where the queue is full one goes, by `Limits.drop`, and is counted."""
         waiting = len(self._queue)
-        if (waiting >= self._limits.queue_items or not self._has_room(item)) and not self._makes_room(item):
+        full = waiting >= self._limits.queue_items
+        if (full and not self._makes_room(item)) or not self._has_room(item):
             self.dropped += 1
             _host.warn_now_and_then("queue", f"the queue is full: {self.dropped} spans were dropped so far")
             return
@@ -90,7 +91,7 @@ class Worker:
         With `delivered`, True when every destination has taken it. Under `strict` it raises what went wrong on the
         worker's thread since the last time.
         """
-        if self._closed:
+        if self._closed or threading.current_thread() is self._thread:  # where one would wait for oneself
             return False
         deadline = time.monotonic() + timeout
         done = threading.Event()
@@ -102,11 +103,13 @@ class Worker:
         if self._fault is not None:
             fault, self._fault = self._fault, None
             raise fault
-        if delivered:
-            sending = [sink.drained for sink in self.sinks if isinstance(sink, Drainable)]
-            return finished and all(drained(max(deadline - time.monotonic(), 0.0)) for drained in sending)
+        if not finished or any(self._held.values()):
+            return False
+        sending = [sink for sink in self.sinks if isinstance(sink, Drainable)]
+        if delivered and sending:
+            return all([sink.drained(max(deadline - time.monotonic(), 0.0)) for sink in sending])  # noqa: C419  # all are asked
         kept = [sink.durable for sink in self.sinks if sink.durable is not None]
-        return finished and bool(kept) and all(kept) and not any(self._held.values())
+        return bool(kept) and all(kept)
 
     def close(self, timeout: float) -> bool:
         """Flush, then close the sinks within what is left of `timeout`."""
@@ -122,10 +125,13 @@ class Worker:
             for sink in self.sinks:
                 with _host.Shielded("closing a sink"):
                     sink.close(max(deadline - time.monotonic(), 0.0))
+            with _host.Shielded("closing the ring"):
+                self.tail.close()
 
     def after_fork(self) -> None:
         """In a child: an empty queue (the parent still has its items) and a thread of its own."""
         self._start_empty()
+        self.budget.reset()
         for sink in self.sinks:
             self._shielded("a sink after a fork", sink.after_fork)
 
@@ -158,11 +164,11 @@ class Worker:
             self._hurry.clear()
             self._signal.clear()
             self._awake = False
-            began = time.thread_time()
             while self._queue:
+                began = time.thread_time()
                 self._step()
-            self._seconds += time.thread_time() - began
-            self.budget.look()
+                self._seconds += time.thread_time() - began
+                self.budget.look()
             if self._closed:
                 return
 
@@ -206,16 +212,12 @@ class Worker:
                 spans.append((item, self.finisher.span(item)))
             except Exception as error:  # noqa: BLE001  # this span's fault: the others go on
                 self._note("encoding a span", error)
-        tail = self._tail
-        if tail is None:
-            self._hand_on(Batch(tuple([span for _, span in spans]), tuple(feedback)))
-            return
-        kept, asked = tail.sift(spans)
+        kept, asked = self.tail.sift(spans, self.finisher.keys)
         if kept or feedback:
             self._hand_on(Batch(tuple(kept), tuple(feedback)))
         asked |= {key for event in feedback for key in keys_of(event)}
         if asked:
-            again = partial(tail.release, asked, lambda resource, found: self._hand_on(Batch(found, (), resource)))
+            again = partial(self.tail.release, asked, lambda resource, found: self._hand_on(Batch(found, (), resource)))
             self._shielded("bringing a sampled-out trace back", again)
 
     def _hand_on(self, batch: Batch) -> None:
@@ -260,9 +262,9 @@ class Worker:
 
     def _makes_room(self, item: LiveSpan | Feedback) -> bool:
         """Whether the oldest went for this one. Feedback never goes for a span, and nothing that somebody waits for."""
-        if self._limits.drop == "newest" or (self._limits.drop == "sampled" and random() < 0.5):
-            return isinstance(item, Feedback) and self._drops_oldest()
-        return self._drops_oldest() and (isinstance(item, Feedback) or self._has_room(item))
+        if isinstance(item, Feedback) or self._limits.drop == "oldest":
+            return self._drops_oldest()
+        return self._limits.drop == "sampled" and random() < 0.5 and self._drops_oldest()
 
     def _drops_oldest(self) -> bool:
         try:

@@ -121,7 +121,9 @@ def _processes() -> list[Finding]:
             text += f"; {lost} dropped: give it more room (spool_bytes), or sample"
         if refused:
             text += f"; {refused} refused: see  loopkit spool list"
+        if each.not_held:
+            text += f"; {each.not_held} sampled-out traces could not wait for feedback: give the ring more ring_bytes"
         if each.level:
             text += f"; over its budget (level {each.level}): sample, or give init() a larger budget"
-        found.append(Finding("process", not (lost or refused or each.level), text))
+        found.append(Finding("process", not (lost or refused or each.not_held or each.level), text))
     return found

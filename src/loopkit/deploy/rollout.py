@@ -335,7 +335,7 @@ class _Weighed:
     """How many calls there were until a time: each stands for one over the probability with which it is here."""
 
     def __init__(self, found: Iterable[tuple[int, Span]]) -> None:
-        pairs = sorted(((at, 1 / call.inclusion_probability) for at, call in found))
+        pairs = sorted(((at, call.weight) for at, call in found))
         self._times = [at for at, _ in pairs]
         self._sums = [0.0, *accumulate(weight for _, weight in pairs)]
 

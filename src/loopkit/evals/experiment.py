@@ -15,7 +15,7 @@ from loopkit._plugins import named
 from loopkit._words import duration
 from loopkit.capture import slot
 from loopkit.capture.decorator import live_span, span
-from loopkit.capture.finish import redact_value, redactor
+from loopkit.capture.redact import redact_value, redactor
 from loopkit.datasets.dataset import Dataset
 from loopkit.detect.patterns import redact as redact_patterns
 from loopkit.errors import InvalidInput

@@ -17,11 +17,11 @@ from loopkit import _host
 from loopkit.capture.sinks import Batch
 from loopkit.config import Destination, Settings
 from loopkit.export.place import spool_of
-from loopkit.export.reshape import Reshape
+from loopkit.export.reshape import Reshape, service_in, with_resource
 from loopkit.export.spool import Waiting
 from loopkit.export.transport import NotNow, Refused, Transport, transport_to
 from loopkit.export.vitals import Delivery
-from loopkit.wire.encode import encode_request, encode_resource, spans_in
+from loopkit.wire.encode import encode_request, spans_in
 
 _LARGEST_BATCH = 2 << 20
 _LONGEST_WAIT = 30.0
@@ -51,13 +51,14 @@ class OtlpSink:
         self._content = settings.content == "export" if asked is None else asked and settings.content != "off"
         self._reshape = Reshape(destination, settings.limits, settings.service)
         self._resource = resource
-        self._more_resource = encode_resource(destination.resource)
         self._version = version
         self._http = transport
         self._served = served
         self.spool = spool_of(settings.home, destination)
         self.spooled = self.delivered = self.refused = 0
         """Spans, since this process started."""
+        self._lost = 0
+        """What was refused or dropped, as of the last time that somebody asked."""
         self.seconds = 0.0
         """Processor time of its own thread."""
         self._start_fresh()
@@ -75,10 +76,16 @@ class OtlpSink:
             return
         dropped = self.spool.dropped
         try:
-            reshaped = (self._reshape(span.exported(content=self._content)) for span in batch.spans)
+            service = None if batch.resource is None else service_in(batch.resource)
+            reshaped = (
+                self._reshape(span.exported(content=self._content), crowded=span.crowded, service=service)
+                for span in batch.spans
+            )
             spans = [span for span in reshaped if span is not None]
             for portion in _portions(spans):
-                resource = (batch.resource or self._encoded_resource) + self._more_resource
+                resource = batch.resource or self._encoded_resource
+                if self.destination.resource:
+                    resource = with_resource(resource, self.destination.resource)
                 self.spool.append(encode_request(resource, "loopkit", self._version, portion))
                 self.spooled += len(portion)
         finally:
@@ -94,13 +101,14 @@ class OtlpSink:
         self.spool.sync()
 
     def drained(self, timeout: float) -> bool:
-        """True when nothing waits any more; False at the timeout. See `Worker.flush`."""
+        """See `Drainable.drained`. What was refused since the last time was not taken."""
         deadline = time.monotonic() + timeout
         while self._served() and any(self.spool.waiting()):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_POLL)
-        return True
+        lost, self._lost = self._lost, self.refused + self.spool.dropped
+        return lost == self._lost
 
     def delivery(self) -> Delivery:
         """How it is going here."""
@@ -149,7 +157,12 @@ class OtlpSink:
         # exporters say so with the same key.
         suppress = otel_context._SUPPRESS_INSTRUMENTATION_KEY  # pyright: ignore[reportPrivateUsage]
         otel_context.attach(otel_context.set_value(suppress, True))
-        transport = transport_to(self.destination, self._http)
+        try:
+            transport = transport_to(self.destination, self._http)
+        except Exception as error:  # noqa: BLE001  # say, a file with certificates that has gone since init()
+            _host.report(f"connecting to {self.destination.endpoint}", error)
+            self._thread = None  # the next batch tries again
+            return
         try:
             while not self._stop.is_set():
                 self._work.wait()

@@ -65,7 +65,7 @@ def mlflow(endpoint: str | None = None, *, experiment_id: str | None = None, **m
     """An MLflow tracking server. Else `MLFLOW_TRACKING_URI` (or localhost) and `MLFLOW_EXPERIMENT_ID` (or 0)."""
     base = endpoint or os.environ.get("MLFLOW_TRACKING_URI") or "http://127.0.0.1:5000"
     experiment = experiment_id or os.environ.get("MLFLOW_EXPERIMENT_ID") or "0"
-    return _destination(base, "", more, headers={"x-mlflow-experiment-id": experiment})
+    return _destination(base, "", more, headers={"x-mlflow-experiment-id": str(experiment)})
 
 
 def logfire(endpoint: str | None = None, *, token: str | None = None, **more: Any) -> Destination:

@@ -5,6 +5,8 @@ Only destinations that ask for it pay for reading their spans once more.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from loopkit import _host
@@ -14,6 +16,13 @@ from loopkit.wire.decode import decode_span
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+
+_OURS = (
+    "gen_ai.", "loopkit.", "openinference.", "input.", "output.", "session.", "user.", "error.", "feature_flag.",
+    "tag.tags", "metadata", "openai.",
+)  # fmt: skip
+"""What the names in `wire.names` begin with."""
 
 
 class Reshape:
@@ -28,17 +37,17 @@ class Reshape:
         self._rewrites = bool(self._renames) or self._longest is not None or self._most < OURS
         self._where = f"the filter of {destination.endpoint}"
 
-    def __call__(self, span: bytes) -> bytes | None:
-        """The span as it goes there, or None."""
-        if self._filter is not None and not self._passes(span):
+    def __call__(self, span: bytes, *, crowded: bool, service: str | None = None) -> bytes | None:
+        """The span as it goes there, or None. `service` is that of another process that recorded it."""
+        if self._filter is not None and not self._passes(span, service or self._service):
             return None
-        return self._rewritten(span) if self._rewrites else span
+        return self._rewritten(span) if self._rewrites or crowded else span
 
-    def _passes(self, span: bytes) -> bool:
+    def _passes(self, span: bytes, service: str) -> bool:
         """A filter that fails lets nothing pass: it may be there to keep something in."""
         assert self._filter is not None
         with _host.Shielded(self._where):
-            return bool(self._filter(decode_span(span, self._service)))
+            return bool(self._filter(decode_span(span, service)))
         return False
 
     def _rewritten(self, span: bytes) -> bytes:
@@ -50,8 +59,14 @@ class Reshape:
             if self._longest is not None:
                 _shorten(item.value, self._longest)
         if len(message.attributes) > self._most:
-            message.dropped_attributes_count += len(message.attributes) - self._most
-            del message.attributes[self._most :]
+            # the application's own go first, the last ones of them
+            ranked = sorted(message.attributes, key=lambda item: not item.key.startswith(_OURS))
+            message.dropped_attributes_count += len(ranked) - self._most
+            copies = [(item.key, item.value.SerializeToString()) for item in ranked[: self._most]]
+            del message.attributes[:]
+            for key, value in copies:
+                item = message.attributes.add(key=key)
+                item.value.ParseFromString(value)
         return bytes(message.SerializeToString())
 
 
@@ -60,3 +75,29 @@ def _shorten(value: AnyValue, longest: int) -> None:
         value.string_value = value.string_value[:longest]
     for item in value.array_value.values if value.HasField("array_value") else ():
         _shorten(item, longest)
+
+
+def service_in(resource: bytes) -> str | None:
+    """The service's name in an encoded resource."""
+    from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+    found = {item.key: item.value.string_value for item in Resource.FromString(resource).attributes}
+    return found.get("service.name")
+
+
+@functools.lru_cache(maxsize=64)
+def _with_resource(resource: bytes, more: tuple[tuple[str, str], ...]) -> bytes:
+    from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+    message = Resource.FromString(resource)
+    names = dict(more)
+    kept = [item for item in message.attributes if item.key not in names]
+    made = Resource(attributes=kept)
+    for name, value in more:
+        made.attributes.add(key=name).value.string_value = value
+    return bytes(made.SerializeToString())
+
+
+def with_resource(resource: bytes, more: Mapping[str, str]) -> bytes:
+    """The encoded resource with these attributes added to it, or put in their place."""
+    return _with_resource(resource, tuple(more.items()))

@@ -54,6 +54,8 @@ class Health:
     """How many may."""
     dropped: int
     """Spans and feedback that the queue's bound cost, or that nothing could write."""
+    not_held: int
+    """Sampled-out traces, or parts of them, that could not wait for feedback as long as they should."""
     redacted: int
     """Texts in which something was redacted: a span has up to two, a model call two more."""
     without_content: int
@@ -81,19 +83,24 @@ class VitalsSink:
 
     durable = None
 
-    def __init__(self, home: Path, health: Callable[[], Health], now: Callable[[], float] = time.monotonic) -> None:
-        self._closed = False
+    def __init__(
+        self,
+        home: Path,
+        health: Callable[[], Health],
+        current: Callable[[], Health | None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`health` is that of the recorder this sink belongs to, `current` that of whichever runs now."""
+        self._current = current
         self._directory = home / "health"
         self._health = health
         self._now = now
         self._said: float | None = None
-        self._metered = False
 
     def accept(self, batch: Batch) -> None:
         """See `Sink.accept`."""
-        if not self._metered and "opentelemetry.metrics" in sys.modules:  # else nobody here collects any
-            self._metered = True
-            meter_health(lambda: None if self._closed else self._health())
+        if "opentelemetry.metrics" in sys.modules:  # else nobody here collects any
+            meter_health(self._current)
         if self._said is None or self._now() - self._said >= _EVERY:
             self._say()
 
@@ -103,7 +110,6 @@ class VitalsSink:
     def close(self, timeout: float) -> None:
         """See `Sink.close`."""
         self._say()
-        self._closed = True
 
     def after_fork(self) -> None:
         """See `Sink.after_fork`: a child speaks for itself."""
@@ -131,8 +137,18 @@ def healths(home: Path) -> list[Health]:
     return sorted(found, key=lambda each: each.at)
 
 
+_metered = False
+
+
 def meter_health(health: Callable[[], Health | None]) -> None:
-    """Let the application's meter provider, whenever it comes, read how recording is; None is when it has ended."""
+    """Let the application's meter provider, whenever it comes, read how recording is; None where nothing records.
+
+    Once in a process: an SDK keeps the instruments of a name that it has, with the callbacks that they had.
+    """
+    global _metered
+    if _metered:
+        return
+    _metered = True
     from opentelemetry.metrics import Observation, get_meter
 
     meter = get_meter("loopkit")
@@ -174,6 +190,7 @@ def meter_health(health: Callable[[], Health | None]) -> None:
         "{batch}",
         "Batches that a spool's bound cost",
     )
+    meter.create_observable_counter("loopkit.ring.lost", observed(lambda now: [(now.not_held, {})]), "{trace}")
     meter.create_observable_counter("loopkit.redacted", observed(lambda now: [(now.redacted, {})]), "{text}")
     meter.create_observable_counter(
         "loopkit.without_content", observed(lambda now: [(now.without_content, {})]), "{span}"

@@ -114,7 +114,7 @@ def _model_calls(store: Store, task: str) -> dict[str, list[Span]]:
 def _row(
     name: str, calls: Sequence[Span], said: dict[str, list[Feedback]], model_calls: dict[str, list[Span]]
 ) -> Figures:
-    weights = [_weight(call) for call in calls]
+    weights = [call.weight for call in calls]
     outcomes = [(outcome(call, said.get(call.id, ())), weight) for call, weight in zip(calls, weights, strict=True)]
     judged = [(value, weight) for value, weight in outcomes if value is not None]
     total = sum(weight for _, weight in judged)
@@ -123,7 +123,7 @@ def _row(
     low, high = wilson(right * size if judged else 0.0, size)
     durations = [call.duration for call in calls]
     usages = [
-        (span.model_call.usage, _weight(span))
+        (span.model_call.usage, span.weight)
         for trace in {call.trace_id for call in calls}
         for span in model_calls.get(trace, ())
         if span.model_call is not None
@@ -132,7 +132,7 @@ def _row(
         segment=name,
         calls=round(sum(weights)),
         recorded=len(calls),
-        errors=round(sum(_weight(call) for call in calls if call.status == "error")),
+        errors=round(sum(call.weight for call in calls if call.status == "error")),
         judged=len(judged),
         right=right,
         low=low,
@@ -142,7 +142,3 @@ def _row(
         input_tokens=round(sum((usage.input_tokens or 0) * weight for usage, weight in usages)),
         output_tokens=round(sum((usage.output_tokens or 0) * weight for usage, weight in usages)),
     )
-
-
-def _weight(span: Span) -> float:
-    return 1 / span.inclusion_probability

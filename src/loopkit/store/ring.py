@@ -15,6 +15,7 @@ from pathlib import Path
 
 from loopkit import _host
 from loopkit._ids import Clock
+from loopkit._json import utf8
 from loopkit.capture.finish import revived
 from loopkit.capture.sampling import Held
 from loopkit.config import Sampling
@@ -25,14 +26,19 @@ FILE = "ring.db"
 _MIGRATIONS = (
     """
     CREATE TABLE held (
-        seq INTEGER PRIMARY KEY, trace_id TEXT NOT NULL, at INTEGER NOT NULL, keys TEXT NOT NULL,
-        resource BLOB NOT NULL, spans BLOB NOT NULL
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, trace_id TEXT NOT NULL, at INTEGER NOT NULL, resource BLOB NOT NULL,
+        spans BLOB NOT NULL
     );
     CREATE INDEX held_by_trace ON held (trace_id);
+    CREATE INDEX held_by_time ON held (at);
+    CREATE TABLE bears (key TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (key, seq)) WITHOUT ROWID;
     CREATE TABLE asked (key TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
     """,
 )
-_LENGTHS = struct.Struct("<?II")
+"""A row of `bears` outlives what was held; those are cleared away when much of it has gone."""
+_RECORD = struct.Struct("<??II")
+_CLEARING = 1000
+"""Rows of `held` that go before what they bore is cleared away."""
 
 
 class Ring(Database):
@@ -44,8 +50,9 @@ class Ring(Database):
         self._clock = clock
         self._nanoseconds = int(sampling.ring_seconds * 1e9)
         self._bytes = sampling.ring_bytes
+        self._gone = 0
         self.dropped = 0
-        """Traces (or parts of them) that went before their time was over, since this process started."""
+        """Parts of traces that went before their time was over, since this process started."""
         super().__init__(home / FILE, _MIGRATIONS)
 
     def hold(self, traces: Iterable[Held]) -> list[Held]:
@@ -55,59 +62,58 @@ class Ring(Database):
             return []
         now = self._clock.now()
         with self.transaction() as connection:
-            known = _asked(connection, {key for trace in given for key in trace.keys})
+            known = self._asked(connection, {key for trace in given for key in trace.keys}, now)
             wanted = [trace for trace in given if not known.isdisjoint(trace.keys)]
-            # Feedback on one span of a trace asks for all of it, whatever key the rest bears.
+            # Feedback on one span of a trace asks for all of it, whatever keys the rest bears.
             _ask(connection, {f"trace:{trace.trace_id}" for trace in wanted} - known, now)
-            connection.executemany(
-                "INSERT INTO held (trace_id, at, keys, resource, spans) VALUES (?, ?, ?, ?, ?)",
-                [
-                    (trace.trace_id, now, json.dumps(sorted(trace.keys)), trace.resource, _packed(trace.spans))
-                    for trace in given
-                    if trace not in wanted
-                ],
-            )
+            for trace in given:
+                if known.isdisjoint(trace.keys):
+                    row = (trace.trace_id, now, trace.resource, _packed(trace.spans))
+                    seq = connection.execute(
+                        "INSERT INTO held (trace_id, at, resource, spans) VALUES (?, ?, ?, ?)", row
+                    ).lastrowid
+                    connection.executemany(
+                        "INSERT OR IGNORE INTO bears VALUES (?, ?)", [(utf8(key), seq) for key in trace.keys]
+                    )
             self._make_room(connection, now)
         return wanted
 
     def release(self, keys: Iterable[str], hand_on: Callable[[Iterable[Held]], object]) -> None:
-        """See `capture.sampling.Ring.release`. What is held goes when `hand_on` has returned: a crash in between hands
-        it on again."""
-        asked = set(keys)
+        """See `capture.sampling.Ring.release`.
+
+        What is held goes when `hand_on` has returned: a crash in between hands it on again.
+        """
+        asked = {utf8(key) for key in keys}
+        now = self._clock.now()
         with self.transaction() as connection:
-            _ask(connection, asked, self._clock.now())
+            _ask(connection, asked, now)
             found = connection.execute(
-                "SELECT DISTINCT trace_id FROM held WHERE trace_id IN"
-                " (SELECT substr(value, 7) FROM json_each(:keys) WHERE value LIKE 'trace:%')"
-                " UNION SELECT trace_id FROM held, json_each(held.keys) AS own WHERE own.value IN"
-                " (SELECT value FROM json_each(:others))",
-                {
-                    "keys": json.dumps(sorted(asked)),
-                    "others": json.dumps(sorted(key for key in asked if not key.startswith("trace:"))),
-                },
+                "SELECT DISTINCT trace_id FROM bears JOIN held USING (seq)"
+                " WHERE key IN (SELECT value FROM json_each(?)) AND at >= ?",
+                (json.dumps(sorted(asked)), now - self._nanoseconds),
             ).fetchall()
-            traces = [trace_id for (trace_id,) in found]
-            if not traces:
+            if not found:
                 return
-            _ask(connection, {f"trace:{trace_id}" for trace_id in traces}, self._clock.now())
-            ids = json.dumps(traces)
+            _ask(connection, {f"trace:{trace_id}" for (trace_id,) in found}, now)
+            ids = json.dumps([trace_id for (trace_id,) in found])
             rows = connection.execute(
-                "SELECT trace_id, keys, resource, spans FROM held"
+                "SELECT trace_id, resource, spans FROM held"
                 " WHERE trace_id IN (SELECT value FROM json_each(?)) ORDER BY seq",
                 (ids,),
             )
-            hand_on([Held(row[0], frozenset(json.loads(row[1])), row[2], _unpacked(row[3])) for row in rows])
+            hand_on([Held(row[0], frozenset(), row[1], _unpacked(row[2])) for row in rows])
             connection.execute("DELETE FROM held WHERE trace_id IN (SELECT value FROM json_each(?))", (ids,))
 
-    def waiting(self) -> tuple[int, int]:
-        """How many traces wait, and how many bytes they take."""
-        with self.reading() as connection:
-            (count,) = connection.execute("SELECT count(DISTINCT trace_id) FROM held").fetchone()
-            return int(count), _size(connection)
+    def _asked(self, connection: sqlite3.Connection, keys: set[str], now: int) -> set[str]:
+        rows = connection.execute(
+            "SELECT key FROM asked WHERE key IN (SELECT value FROM json_each(?)) AND at >= ?",
+            (json.dumps(sorted(map(utf8, keys))), now - self._nanoseconds),
+        )
+        return {key for (key,) in rows}
 
     def _make_room(self, connection: sqlite3.Connection, now: int) -> None:
         oldest = now - self._nanoseconds
-        connection.execute("DELETE FROM held WHERE at < ?", (oldest,))
+        self._gone += connection.execute("DELETE FROM held WHERE at < ?", (oldest,)).rowcount
         connection.execute("DELETE FROM asked WHERE at < ?", (oldest,))
         dropped = 0
         while (size := _size(connection)) > self._bytes:
@@ -117,13 +123,17 @@ class Ring(Database):
             share = math.ceil(rows * (size - self._bytes) / size)  # of the rows, as of the room
             connection.execute("DELETE FROM held WHERE seq IN (SELECT seq FROM held ORDER BY seq LIMIT ?)", (share,))
             dropped += share
+        self._gone += dropped
+        if self._gone >= _CLEARING:
+            connection.execute("DELETE FROM bears WHERE seq NOT IN (SELECT seq FROM held)")
+            self._gone = 0
         if not dropped:
             return
         self.dropped += dropped
         _host.warn_now_and_then(
             "ring",
             f"the ring of sampled-out traces is full: {self.dropped} went before their time was over, so feedback "
-            "can't bring them back; give it more ring_bytes, or less ring_seconds",
+            "can't bring them back, and figures miss them; give it more ring_bytes, or less ring_seconds",
         )
 
 
@@ -135,22 +145,15 @@ def _size(connection: sqlite3.Connection) -> int:
     return int((pages - free) * page)
 
 
-def _asked(connection: sqlite3.Connection, keys: set[str]) -> set[str]:
-    rows = connection.execute(
-        "SELECT key FROM asked WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(sorted(keys)),)
-    )
-    return {key for (key,) in rows}
-
-
 def _ask(connection: sqlite3.Connection, keys: set[str], now: int) -> None:
-    connection.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?)", [(key, now) for key in sorted(keys)])
+    connection.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?)", [(utf8(key), now) for key in sorted(keys)])
 
 
 def _packed(spans: Iterable[EncodedSpan]) -> bytes:
     """As the local store keeps them: what others would read besides can be made of that."""
     parts: list[bytes] = []
     for span in spans:
-        parts += (_LENGTHS.pack(span.sampled, len(span.core), len(span.local)), span.core, span.local)
+        parts += (_RECORD.pack(span.sampled, span.whole, len(span.core), len(span.local)), span.core, span.local)
     return b"".join(parts)
 
 
@@ -158,8 +161,9 @@ def _unpacked(data: bytes) -> tuple[EncodedSpan, ...]:
     spans: list[EncodedSpan] = []
     at = 0
     while at < len(data):
-        sampled, core, local = _LENGTHS.unpack_from(data, at)
-        middle = at + _LENGTHS.size + core
-        spans.append(revived(data[at + _LENGTHS.size : middle], data[middle : middle + local], sampled=sampled))
-        at = middle + local
+        sampled, whole, core, local = _RECORD.unpack_from(data, at)
+        start = at + _RECORD.size
+        at = start + core + local
+        pieces = data[start : start + core], data[start + core : at]
+        spans.append(revived(*pieces, sampled=sampled, whole=whole))
     return tuple(spans)

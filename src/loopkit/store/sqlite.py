@@ -19,6 +19,7 @@ from loopkit import _host
 from loopkit._ids import is_span_id
 from loopkit._json import canonical, from_json, to_json, utf8
 from loopkit.capture.dialects.known import with_facts, with_messages
+from loopkit.capture.sampling import keys_of
 from loopkit.errors import NotFound
 from loopkit.store.database import Database, begun
 from loopkit.store.schema import MIGRATIONS
@@ -26,6 +27,7 @@ from loopkit.types import Feedback, Span
 from loopkit.wire.decode import decode_request, decode_span
 
 FILE = "loopkit.db"
+_KEPT = "kept:"
 _PORTION = 64
 """Batches turned into rows in one transaction."""
 
@@ -137,41 +139,47 @@ class Store(Database):
         return self._included([with_messages(decode_span(data, service)) for data, service in reversed(rows)])
 
     def _included(self, spans: list[Span]) -> list[Span]:
-        """With their inclusion probabilities: 1, as far as the tail goes, where it would have kept the trace anyway.
+        """With their inclusion probabilities: the head's, where the tail would have kept the trace anyway.
 
-        That is so for a trace with a span that had a reason of its own, and for one that got feedback in time, whether
-        the draw was for it or against it.
+        That is so for a trace with a span that had a reason of its own, and for one that an event asks for in time, by
+        whatever key of it, whether the draw was for it or against it. The ring goes by the same keys.
         """
-        traces = {span.trace_id for span in spans if span.tail_probability < 1.0}
-        if not traces:
+        drawn = [span for span in spans if span.tail_probability < 1.0]
+        if not drawn:
             return spans
-        ids = canonical(sorted(traces))
-        rows = self._read(
-            "SELECT DISTINCT trace_id FROM span"
-            " WHERE kept_for IS NOT NULL AND trace_id IN (SELECT value FROM json_each(?))",
-            (ids,),
-        )
-        certain = {trace_id for (trace_id,) in rows}
-        said: dict[str, list[int]] = {}
-        for event in self.feedback():
-            for target in (event.target, event.preferred_over, *event.ranking):
-                if target is not None:
-                    found = self.resolve(replace(event, target=target)).removeprefix("trace:")
-                    said.setdefault(found[:32], []).append(event.arrived_at)
-                    said.setdefault(found, []).append(event.arrived_at)
+        keys = self._keys_of_traces({span.trace_id for span in drawn})
+        asked = self._asked_for({key for own in keys.values() for key in own})
 
-        def rescued(span: Span) -> bool:
-            until = span.ended_at + int(span.rescue_seconds * 1e9)
-            heard = [*said.get(span.trace_id, ()), *said.get(f"session:{span.session_id}", ())]
-            return any(at <= until for at in heard)
+        def is_certain(span: Span) -> bool:
+            own, within = keys[span.trace_id], int(span.rescue_seconds * 1e9)
+            return _KEPT in own or any(abs(at - span.ended_at) <= within for key in own for at in asked.get(key, ()))
 
-        certain |= {span.trace_id for span in spans if span.tail_probability < 1.0 and rescued(span)}
+        certain = {span.trace_id for span in drawn if is_certain(span)}
         return [
-            replace(span, inclusion_probability=span.sampling_probability / span.tail_probability)
-            if span.tail_probability < 1.0 and span.trace_id in certain
-            else span
+            replace(span, inclusion_probability=span.head_probability) if span.trace_id in certain else span
             for span in spans
         ]
+
+    def _keys_of_traces(self, traces: set[str]) -> dict[str, set[str]]:
+        """What feedback on each trace may name; `_KEPT` besides where a span of it had a reason of its own."""
+        keys = {trace: {f"trace:{trace}"} for trace in traces}
+        ids = (canonical(sorted(traces)),)
+        below = "trace_id IN (SELECT value FROM json_each(?))"
+        rows = self._read(f"SELECT trace_id, session_id, response_id, kept_for FROM span WHERE {below}", ids)
+        for trace, session, response, kept_for in rows:
+            keys[trace].update(filter(None, (session and f"session:{session}", response, kept_for and _KEPT)))
+        tagged = f"SELECT trace_id, tag FROM tag JOIN span ON span.id = tag.span_id WHERE {below}"
+        for trace, tag in self._read(tagged, ids):
+            keys[trace].add(tag)
+        return keys
+
+    def _asked_for(self, keys: set[str]) -> dict[str, list[int]]:
+        """When events that ask for any of these arrived."""
+        asked: dict[str, list[int]] = {}
+        for event in self.feedback():
+            for key in keys_of(event) & keys:
+                asked.setdefault(key, []).append(event.arrived_at)
+        return asked
 
     def span(self, id: str) -> Span:
         """One span by its id, or by a unique beginning of it. Raises `NotFound`."""
@@ -259,14 +267,15 @@ class Store(Database):
             with begun(connection):
                 batches = connection.execute("SELECT seq, data FROM batch ORDER BY seq LIMIT ?", (_PORTION,)).fetchall()
                 for seq, data in batches:
+                    connection.execute("SAVEPOINT one")
                     try:
-                        decoded = list(decode_request(data))
+                        for span, body in decode_request(data):
+                            _insert(connection, with_facts(span), body)
                     except Exception as error:  # noqa: BLE001  # whatever is in these bytes, the others can be read
+                        connection.execute("ROLLBACK TO one")
                         _host.report("reading a batch of spans", error)
                         connection.execute("INSERT INTO aside (data, reason) VALUES (?, ?)", (data, repr(error)))
-                        decoded = []
-                    for span, body in decoded:
-                        _insert(connection, with_facts(span), body)
+                    connection.execute("RELEASE one")
                     connection.execute("DELETE FROM batch WHERE seq = ?", (seq,))
 
 

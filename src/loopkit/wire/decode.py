@@ -53,7 +53,8 @@ def _span(message: OtlpSpan, service: str | None) -> Span:
     if call is None:
         _drop_defaults(found, kind, message.name)
     status, error = _status(found, message)
-    sampling = found.take(names.SAMPLING_PROBABILITY, 1.0)
+    sampling = float(found.take(names.SAMPLING_PROBABILITY, 1.0, (int, float)))
+    tail = float(found.take(names.SAMPLING_TAIL, 1.0, (int, float)))
     return Span(
         trace_id=message.trace_id.hex(),
         span_id=message.span_id.hex(),
@@ -78,8 +79,9 @@ def _span(message: OtlpSpan, service: str | None) -> Span:
         metadata=found.parsed(names.OI_METADATA, {}),
         sampling_probability=sampling,
         inclusion_probability=sampling,
-        tail_probability=found.take(names.SAMPLING_TAIL, 1.0),
-        rescue_seconds=found.take(names.SAMPLING_RESCUE, 0.0),
+        head_probability=float(found.take(names.SAMPLING_HEAD, sampling if tail == 1.0 else 1.0, (int, float))),
+        tail_probability=tail,
+        rescue_seconds=float(found.take(names.SAMPLING_RESCUE, 0.0, (int, float))),
         kept_for=found.take(names.SAMPLING_REASON, None, str),
         content_status=found.take(names.CONTENT_STATUS, "kept"),
         attributes=dict(found),

@@ -31,15 +31,24 @@ Piece = bytes | Callable[[], bytes]
 class EncodedSpan:
     """One span's bytes, as pieces of one OTLP `Span` message."""
 
-    __slots__ = ("_content", "_facts", "core", "local", "sampled")
+    __slots__ = ("_content", "_facts", "core", "crowded", "local", "sampled")
 
-    def __init__(self, core: bytes, facts: Piece, content: Piece, local: bytes, *, sampled: bool = True) -> None:
+    def __init__(
+        self, core: bytes, facts: Piece, content: Piece, local: bytes, *, sampled: bool = True, crowded: bool = False
+    ) -> None:
         self.core = core
         self._facts = facts
         self._content = content
         self.local = local
         self.sampled = sampled
         """Whether the application's own OpenTelemetry samples the trace: what its processors get."""
+        self.crowded = crowded
+        """Whether it may have more attributes than are to be exported."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all facts are in the core."""
+        return self._facts == b""
 
     @property
     def facts(self) -> bytes:
@@ -117,13 +126,12 @@ def encode_core(
     error_type: str | None = None,
     content_status: str = "kept",
     own: Mapping[str, Any] | None = None,
-    dropped: int = 0,
     call: ModelCall | None = None,
 ) -> bytes:
     """What every span has. `span` is a live or a finished one: they call these things alike.
 
     `own` are attributes that somebody else set. They go before our constant ones, and since no name may be there twice,
-    the facts of the `call` are then in this piece too; `dropped` of them went for their number.
+    the facts of the `call` are then in this piece too.
     """
     head = _head(span.kind, name, span.status == "error") + ids
     times = fixed64(b"\x39", span.started_at) + fixed64(b"\x41", span.ended_at)
@@ -145,8 +153,7 @@ def encode_core(
         values |= _choice_values(span.task, span.variant, span.propensity, span.prompt_version)
         values |= _odds_values(*_odds_of(span)) | surroundings.values | rare
         values |= {key: value for key, value in own.items() if values.get(key) is None}
-        lost = b"\x50" + varint(dropped) if dropped else b""  # dropped_attributes_count
-        return head + times + lost + attributes(_ATTRIBUTE, values)
+        return head + times + attributes(_ATTRIBUTE, values)
     parts = [head, times, _constant(span.kind, named, span.task), surroundings.encoded]
     if has_call:
         parts.append(surroundings.encoded_conversation)
@@ -187,6 +194,11 @@ def encode_content(call: ModelCall) -> bytes:
         values[names.PARAMETERS] = dumps(other)
     if call.tools:
         values[names.TOOL_DEFINITIONS] = dumps(call.tools)
+    return attributes(_ATTRIBUTE, values)
+
+
+def encode_own(values: Mapping[str, Any]) -> bytes:
+    """Attributes as they are."""
     return attributes(_ATTRIBUTE, values)
 
 
@@ -291,21 +303,24 @@ def _choice_values(
 
 
 def _odds_of(span: Any) -> tuple[Any, ...]:
-    return span.sampling_probability, span.tail_probability, span.rescue_seconds, span.kept_for
+    return (
+        span.sampling_probability, span.head_probability, span.tail_probability, span.rescue_seconds, span.kept_for,
+    )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=256)
-def _odds(sampling: float, tail: float, rescue: float, kept_for: str | None) -> bytes:
-    return attributes(_ATTRIBUTE, _odds_values(sampling, tail, rescue, kept_for))
+def _odds(sampling: float, head: float, tail: float, rescue: float, kept_for: str | None) -> bytes:
+    return attributes(_ATTRIBUTE, _odds_values(sampling, head, tail, rescue, kept_for))
 
 
-def _odds_values(sampling: float, tail: float, rescue: float, kept_for: str | None) -> dict[str, Any]:
+def _odds_values(sampling: float, head: float, tail: float, rescue: float, kept_for: str | None) -> dict[str, Any]:
     """How likely it was to be here. Whole where it was certain."""
     values: dict[str, Any] = {}
     if sampling != 1.0:
         values[names.SAMPLING_PROBABILITY] = sampling
     if tail != 1.0:
         values[names.SAMPLING_TAIL], values[names.SAMPLING_RESCUE] = tail, rescue or None
+        values[names.SAMPLING_HEAD] = None if head == 1.0 else head
     values[names.SAMPLING_REASON] = kept_for
     return values
 

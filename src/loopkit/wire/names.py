@@ -56,6 +56,7 @@ ROUTE_REASON = "loopkit.router.reason"  # why it was chosen: share, sticky, rule
 ROUTE_FALLBACK = "loopkit.router.fallback"  # true where the chosen variant failed and the default answered
 ROUTE_CANDIDATES = "loopkit.router.candidates"  # what could have been chosen, a list
 SAMPLING_PROBABILITY = "loopkit.sampling.probability"  # with which this span was kept as one of an ordinary trace
+SAMPLING_HEAD = "loopkit.sampling.head_probability"  # what of it is the head's draw, where there is a tail too
 SAMPLING_TAIL = "loopkit.sampling.tail_probability"  # what of it is the tail's draw, which a reason to keep overrules
 SAMPLING_RESCUE = "loopkit.sampling.rescue_seconds"  # feedback within this time after its end keeps its trace
 SAMPLING_REASON = "loopkit.sampling.reason"  # why this span keeps its trace: error, guardrail, slow, tokens

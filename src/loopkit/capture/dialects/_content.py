@@ -10,13 +10,20 @@ from loopkit.types import Part
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """An object of the provider's JSON; empty where it gave none."""
-    return value or {}
+    """An object of the provider's JSON; empty where it gave none, or something else."""
+    whole: Any = value  # isinstance makes `value` a mapping of unknown types; this stays Any
+    return whole if isinstance(value, Mapping) else {}
 
 
 def sequence(value: Any) -> Sequence[Any]:
-    """An array of the provider's JSON; empty where it gave none."""
-    return value or ()
+    """An array of the provider's JSON; empty where it gave none, or something else."""
+    whole: Any = value
+    return whole if isinstance(value, (list, tuple)) else ()
+
+
+def objects(value: Any) -> list[Mapping[str, Any]]:
+    """The objects in an array of the provider's JSON."""
+    return [mapping(item) for item in sequence(value) if isinstance(item, Mapping)]
 
 
 def json_object(text: str | None) -> dict[str, Any]:

@@ -29,8 +29,8 @@ class Dialect(Protocol):
     name: str
     """Of the API, such as "openai.chat": what recorded requests and responses are read with, today or in a year."""
     operation: str
-    words: frozenset[str]
-    """The fields of requests and responses that hold what was said."""
+    words: Mapping[str, Any]
+    """The fields of requests and responses that hold what was said, as pydantic's `exclude` names them."""
 
     def facts(self, provider: str, request: Request, response: Mapping[str, Any]) -> ModelCall:
         """The provider-neutral call without its messages and tools. `response` is empty where there was none."""

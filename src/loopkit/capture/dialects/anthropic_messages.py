@@ -13,6 +13,7 @@ from loopkit.capture.dialects._content import (
     changed_texts,
     json_or_text,
     mapping,
+    objects,
     other_part,
     sequence,
     since_the_model_spoke,
@@ -37,7 +38,7 @@ class Messages:
 
     name = "anthropic.messages"
     operation = "chat"
-    words: frozenset[str] = frozenset(("messages", "system", "tools", "content"))
+    words: Mapping[str, Any] = {"messages": True, "system": True, "tools": True, "content": True}
 
     def facts(self, provider: str, request: Request, response: Mapping[str, Any]) -> ModelCall:
         """See `Dialect.facts`."""
@@ -60,7 +61,7 @@ class Messages:
 
     def answered(self, response: Mapping[str, Any]) -> tuple[Message, ...]:
         """See `Dialect.answered`."""
-        content = tuple(_block(block) for block in sequence(response.get("content")))
+        content = tuple(_block(block) for block in objects(response.get("content")))
         return (Message(role="assistant", parts=content, finish_reason=_finish(response)),) if content else ()
 
     def fold(self) -> MessagesFold:
@@ -169,7 +170,7 @@ def _input(request: Request) -> tuple[Message, ...]:
     messages: list[Message] = []
     if system := request.get("system"):
         messages.append(Message(role="system", parts=tuple(_blocks(system))))
-    for item in sequence(request.get("messages")):
+    for item in objects(request.get("messages")):
         messages.append(Message(role=item.get("role") or "user", parts=tuple(_blocks(item.get("content")))))
     return tuple(messages)
 
@@ -177,7 +178,7 @@ def _input(request: Request) -> tuple[Message, ...]:
 def _blocks(content: Any) -> list[Part]:
     if isinstance(content, str):
         return [Part(type="text", content=content)]
-    return [_block(block) for block in sequence(content)]
+    return [_block(block) for block in objects(content)]
 
 
 def _block(block: Mapping[str, Any]) -> Part:
@@ -232,4 +233,4 @@ def _with_inner_texts(block: Any, change: Callable[[str], str]) -> Any:
 
 def _finish(response: Mapping[str, Any]) -> str | None:
     reason = response.get("stop_reason")
-    return _FINISH.get(reason, reason) if reason else None
+    return _FINISH.get(reason, reason) if isinstance(reason, str) and reason else None

@@ -7,18 +7,48 @@ the application nothing and lets a dialect that has learned something read old c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 from loopkit import _host
-from loopkit.capture.dialects._content import json_object
+from loopkit.capture.dialects._content import json_object, objects
 from loopkit.capture.dialects._protocol import Dialect
 from loopkit.capture.dialects.anthropic_messages import Messages
 from loopkit.capture.dialects.openai_chat import Chat
 from loopkit.capture.dialects.openai_responses import Responses
-from loopkit.types import ModelCall, Span
+from loopkit.types import ModelCall, Span, Usage
 
 CHAT, RESPONSES, MESSAGES = Chat(), Responses(), Messages()
 DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (CHAT, RESPONSES, MESSAGES)}
+
+
+def facts(dialect: Dialect, provider: str, request: str | None, response: str | None) -> ModelCall:
+    """The call without its messages, from the JSON texts; what a provider wrote in another shape is left out."""
+    call = dialect.facts(provider, {}, {})
+    with _reading:
+        call = dialect.facts(provider, json_object(request), json_object(response))
+    usage = Usage(**{name: _checked(getattr(call.usage, name), int) for name in _USAGE})
+    reasons = tuple(reason for reason in call.finish_reasons if isinstance(reason, str))
+    texts = {name: _checked(getattr(call, name), str) for name in _TEXTS}
+    if usage == call.usage and reasons == call.finish_reasons and all(getattr(call, n) == v for n, v in texts.items()):
+        return call
+    return replace(
+        call,
+        usage=usage,
+        finish_reasons=reasons,
+        model=texts["model"],
+        response_model=texts["response_model"],
+        response_id=texts["response_id"],
+        system_fingerprint=texts["system_fingerprint"],
+    )
+
+
+_TEXTS = ("model", "response_model", "response_id", "system_fingerprint")
+_USAGE = tuple(field.name for field in fields(Usage))
+
+
+def _checked(value: Any, kind: type[Any]) -> Any:
+    return value if isinstance(value, kind) and not isinstance(value, bool) else None
 
 
 def with_facts(span: Span) -> Span:
@@ -51,10 +81,10 @@ def _read(call: ModelCall, *, messages: bool) -> ModelCall:
     with _reading:
         asked, answered = json_object(call.native_request), json_object(call.native_response)
         return replace(
-            dialect.facts(call.provider, asked, answered),
+            facts(dialect, call.provider, call.native_request, call.native_response),
             input=dialect.asked(asked) if messages else (),
             output=dialect.answered(answered) if messages else (),
-            tools=tuple(asked.get("tools") or ()) if messages else (),
+            tools=tuple(objects(asked.get("tools"))) if messages else (),
             cost=call.cost,
             time_to_first_token=call.time_to_first_token,
             native_format=call.native_format,

@@ -12,6 +12,7 @@ from loopkit.capture.dialects._content import (
     changed,
     json_or_text,
     mapping,
+    objects,
     other_part,
     sequence,
     since_the_model_spoke,
@@ -41,11 +42,15 @@ class Chat:
 
     name = "openai.chat"
     operation = "chat"
-    words: frozenset[str] = frozenset(("messages", "tools", "choices"))
+    words: Mapping[str, Any] = {
+        "messages": True,
+        "tools": True,
+        "choices": {"__all__": {"message": True, "logprobs": True}},
+    }
 
     def facts(self, provider: str, request: Request, response: Mapping[str, Any]) -> ModelCall:
         """See `Dialect.facts`."""
-        reasons = (choice.get("finish_reason") for choice in sequence(response.get("choices")))
+        reasons = (choice.get("finish_reason") for choice in objects(response.get("choices")))
         return ModelCall(
             provider=provider,
             operation=self.operation,
@@ -54,18 +59,18 @@ class Chat:
             response_id=response.get("id") or None,
             parameters=_parameters(request),
             usage=_usage(mapping(response.get("usage"))),
-            finish_reasons=tuple(_finish(reason) for reason in reasons if reason),
+            finish_reasons=tuple(_finish(reason) for reason in reasons if isinstance(reason, str) and reason),
             system_fingerprint=response.get("system_fingerprint"),
             stream=bool(request.get("stream")),
         )
 
     def asked(self, request: Request) -> tuple[Message, ...]:
         """See `Dialect.asked`."""
-        return tuple(_message(item) for item in sequence(request.get("messages")))
+        return tuple(_message(item) for item in objects(request.get("messages")))
 
     def answered(self, response: Mapping[str, Any]) -> tuple[Message, ...]:
         """See `Dialect.answered`."""
-        return tuple(_answer(choice) for choice in sequence(response.get("choices")))
+        return tuple(_answer(choice) for choice in objects(response.get("choices")))
 
     def fold(self) -> ChatFold:
         """See `Dialect.fold`."""
@@ -208,11 +213,11 @@ def _message(item: Mapping[str, Any]) -> Message:
 
 
 def _answer(choice: Mapping[str, Any]) -> Message:
-    message = mapping(choice.get("message"))
+    message, reason = mapping(choice.get("message")), choice.get("finish_reason")
     return Message(
         role=message.get("role") or "assistant",
         parts=tuple(_parts(message)),
-        finish_reason=_finish(choice["finish_reason"]) if choice.get("finish_reason") else None,
+        finish_reason=_finish(reason) if isinstance(reason, str) and reason else None,
     )
 
 
@@ -225,10 +230,10 @@ def _parts(item: Mapping[str, Any]) -> list[Part]:
         if content:
             parts.append(Part(type="text", content=content))
     else:
-        parts += [_content_part(piece) for piece in sequence(content)]
+        parts += [_content_part(piece) for piece in objects(content)]
     if refusal := item.get("refusal"):
         parts.append(Part(type="refusal", content=refusal))
-    for call in sequence(item.get("tool_calls")):
+    for call in objects(item.get("tool_calls")):
         function = mapping(call.get("function"))
         parts.append(
             Part(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loopkit.capture.dialects._content import changed, json_or_text, mapping, other_part, sequence
+from loopkit.capture.dialects._content import changed, json_or_text, mapping, objects, other_part, sequence
 from loopkit.types import Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
@@ -23,7 +23,7 @@ class Responses:
 
     name = "openai.responses"
     operation = "chat"
-    words: frozenset[str] = frozenset(("input", "instructions", "tools", "output"))
+    words: Mapping[str, Any] = {"input": True, "instructions": True, "tools": True, "output": True}
 
     def facts(self, provider: str, request: Request, response: Mapping[str, Any]) -> ModelCall:
         """See `Dialect.facts`."""
@@ -140,13 +140,13 @@ def _input(request: Request) -> tuple[Message, ...]:
     if isinstance(given, str):
         messages.append(Message(role="user", parts=(Part(type="text", content=given),)))
     else:
-        messages += [_item(item) for item in sequence(given)]
+        messages += [_item(item) for item in objects(given)]
     return tuple(messages)
 
 
 def _output(answer: Mapping[str, Any], reason: str | None) -> tuple[Message, ...]:
     """The response's items as one message: that is what the model said in one turn."""
-    parts = [part for item in sequence(answer.get("output")) for part in _item(item).parts]
+    parts = [part for item in objects(answer.get("output")) for part in _item(item).parts]
     return (Message(role="assistant", parts=tuple(parts), finish_reason=reason),) if parts else ()
 
 
@@ -166,7 +166,7 @@ def _item(item: Mapping[str, Any]) -> Message:
         result = Part(type="tool_call_response", id=item.get("call_id"), content=item.get("output"))
         return Message(role="tool", parts=(result,))
     if kind == "reasoning":
-        texts = [part.get("text", "") for part in sequence(item.get("content") or item.get("summary"))]
+        texts = [part.get("text", "") for part in objects(item.get("content") or item.get("summary"))]
         return Message(role="assistant", parts=tuple(Part(type="reasoning", content=text) for text in texts))
     return Message(role="assistant", parts=(other_part(item),))
 
@@ -174,7 +174,7 @@ def _item(item: Mapping[str, Any]) -> Message:
 def _content(content: Any) -> list[Part]:
     if isinstance(content, str):
         return [Part(type="text", content=content)]
-    return [_content_part(piece) for piece in sequence(content)]
+    return [_content_part(piece) for piece in objects(content)]
 
 
 def _content_part(piece: Mapping[str, Any]) -> Part:
@@ -202,7 +202,7 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
 def _finish(answer: Mapping[str, Any]) -> str | None:
     status = answer.get("status")
     if status == "completed":
-        called = any(item.get("type") == "function_call" for item in sequence(answer.get("output")))
+        called = any(item.get("type") == "function_call" for item in objects(answer.get("output")))
         return "tool_call" if called else "stop"
     if status == "incomplete":
         reason = mapping(answer.get("incomplete_details")).get("reason")
