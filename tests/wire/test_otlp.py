@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from loopkit.types import Message, ModelCall, Part, Span, SpanError, Usage
 from loopkit.wire import names
 from loopkit.wire.decode import decode_request, decode_span
-from loopkit.wire.encode import encode_request, encode_resource, encode_span
+from loopkit.wire.encode import encode_request, encode_resource, encode_span, spans_in
 from loopkit.wire.protobuf import any_value
 
 words = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -186,3 +186,15 @@ def test_an_attribute_of_somebody_elses_that_bears_our_name_stays_one(name: str,
     read = decode_span(encode_span(given).stored())
     assert read.attributes == {name: value}
     assert read.model_call == call
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(spans(), max_size=5))
+def test_spans_are_counted_without_reading_them(given: list[Span]) -> None:
+    encoded = [encode_span(span).stored() for span in given]
+    assert spans_in(encode_request(encode_resource({"a": "b" * 300}), "loopkit", "1", encoded)) == len(given)
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_request_hold_no_spans(data: bytes) -> None:
+    assert spans_in(data) >= 0

@@ -125,10 +125,11 @@ class Finisher:
         self.without_content += live.bare
         if keep and (_was_cut(texts) or (told is not None and _was_cut((told.request, told.response)))):
             status = "truncated"
+        values = encode_error(said) + encode_values(*texts)
         own: dict[str, Any] = {}
         if live.attributes:
             own = json.loads(redacted(snapshot(live.attributes), self._redact))
-        values = encode_error(said) + encode_values(*texts) + _own_content(own, texts, told is not None, keep=keep)
+            values += _own_content(own, texts, told is not None, keep=keep)
         core = encode_core(
             live,
             ids=encode_ids(live.trace_id, live.span_id, live.parent_id),

@@ -254,8 +254,8 @@ def encode_request(resource: bytes, scope: str, version: str, spans: Iterable[by
 def spans_in(request: bytes) -> int:
     """How many spans such a request holds, without reading them; 0 for bytes that aren't one."""
     try:
-        scopes = [scope for _, resource in fields(request) for number, scope in fields(resource) if number == 2]
-        return sum(number == 2 for scope in scopes for number, _ in fields(scope))
+        scopes = [at for _, *resource in fields(request) for at in fields(request, *resource) if at[0] == 2]
+        return sum(field[0] == 2 for _, *scope in scopes for field in fields(request, *scope))
     except ValueError:
         return 0
 

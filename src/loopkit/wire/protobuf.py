@@ -9,7 +9,7 @@ Field numbers: https://github.com/open-telemetry/opentelemetry-proto, trace.prot
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _SHORT = [bytes((number,)) for number in range(0x80)]
@@ -95,28 +95,29 @@ def any_value(value: Any) -> bytes:
     return delimited(b"\x0a", text(str(value)))
 
 
-def fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The numbers and contents of a message's length-delimited fields. Raises `ValueError` for what is no message."""
-    position = 0
-    while position < len(data):
-        tag, position = _read_varint(data, position)
-        if tag & 7 != 2:
-            raise ValueError(f"a field of wire type {tag & 7}, where only messages and texts are expected")
-        length, position = _read_varint(data, position)
-        yield tag >> 3, data[position : position + length]
-        position += length
+def fields(data: bytes, start: int = 0, end: int | None = None) -> list[tuple[int, int, int]]:
+    """The number, start and end of each length-delimited field of a message in `data[start:end]`, without copying.
 
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    number = shift = 0
-    while position < len(data):
-        byte = data[position]
-        position += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, position
-        shift += 7
-    raise ValueError("a message that ends within a number")
+    Raises `ValueError` for what is no message, or holds fields of another kind.
+    """
+    found: list[tuple[int, int, int]] = []
+    position, stop = start, len(data) if end is None else end
+    try:
+        while position < stop:
+            tag = data[position]
+            if tag & 0x87 != 2:  # a tag of one byte, and a length behind it
+                raise ValueError(f"a field with tag {tag}, where only messages and texts are expected")
+            length, shift, byte = 0, 0, 0x80
+            while byte & 0x80:
+                position += 1
+                byte = data[position]
+                length |= (byte & 0x7F) << shift
+                shift += 7
+            found.append((tag >> 3, position + 1, position + 1 + length))
+            position += 1 + length
+    except IndexError as error:
+        raise ValueError("a message that ends within a number") from error
+    return found
 
 
 def _key(name: str) -> bytes:
