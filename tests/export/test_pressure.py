@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import shutil
 import socket
@@ -245,6 +246,40 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_a_collector_by_others_reads_and_forwards_our_spans(protocol: Any, collector: Collector) -> None:
+    """rotel, a collector in Rust: what it has read it sends on to our own receiver, encoded by itself."""
+    rotel = importlib.util.find_spec("rotel")
+    if rotel is None or rotel.origin is None:
+        pytest.skip("rotel is not installed")
+    http, grpc = free_port(), free_port()
+    agent = Path(rotel.origin).parent / "rotel-agent"
+    options = {
+        "--otlp-http-endpoint": f"127.0.0.1:{http}", "--otlp-grpc-endpoint": f"127.0.0.1:{grpc}",
+        "--exporter": "otlp", "--otlp-exporter-protocol": "http",
+        "--otlp-exporter-endpoint": collector.endpoint.removesuffix("/v1/traces"),
+    }  # fmt: skip
+    arguments = [text for pair in options.items() for text in pair]
+    server = subprocess.Popen([agent, "start", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    endpoint = f"http://127.0.0.1:{grpc}" if protocol == "grpc" else f"http://127.0.0.1:{http}/v1/traces"
+    try:
+        destination = loopkit.Destination(endpoint=endpoint, protocol=protocol, content=True, compression="gzip")
+        loopkit.init("svc", export=[destination])
+        for number in range(100):
+            with loopkit.span(f"{number}", input={"ticket": "żółw 🐢"}):
+                pass
+        assert loopkit.flush(30, delivered=True)
+        deadline = time.monotonic() + 30
+        while len(arrived(collector)) < 100 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        server.terminate()
+        server.wait(10)
+    assert sorted(arrived(collector), key=int) == [str(number) for number in range(100)]
+    spans = [span for body in collector.accepted for span, _ in decode_request(body)]
+    assert {json.dumps(span.input, ensure_ascii=False) for span in spans} == {'{"ticket": "żółw 🐢"}'}
 
 
 @pytest.mark.slow
