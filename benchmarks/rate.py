@@ -20,9 +20,9 @@ BURST = 5
 
 
 def rows() -> list[dict[str, object]]:
-    """Three runs each, in turn; the median run by its 99 % quantile."""
+    """Five runs each, in turn; the median run by its 99 % quantile."""
     found: dict[str, list[dict[str, float]]] = {"otel-manual": [], "loopkit": []}
-    for _ in range(3):
+    for _ in range(5):
         for name, runs in found.items():
             with receiver() as endpoint:
                 run = subprocess.run(

@@ -168,7 +168,16 @@ def test_doctor_asks_every_destination_whether_it_takes_what_we_send(clean_envir
         status, said = doctor(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=collector.endpoint)
         assert status == 0
         assert "answers, and takes what we send" in said
-        assert [list(decode_request(body)) for body in collector.bodies] == [[]]
+        assert "a span was recorded, redacted, written to a store and read back" in said
+        assert "took a span that went through spool and transport" in said
+        first, second = (list(decode_request(body)) for body in collector.bodies)
+        assert first == []
+        assert [span.name for span, _ in second] == ["loopkit doctor"]
+        assert list(clean_environment.iterdir()) == []
+        collector.answers = lambda number: (200, {}) if number == 3 else (413, {}, b"too large")
+        status, said = doctor(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=collector.endpoint)
+        assert status == 1
+        assert "did not take a span (HTTP 413: too large)" in " ".join(said.split())
         collector.answers = lambda number: (401, {}, b"who are you?")
         status, said = doctor(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=collector.endpoint)
         assert status == 1

@@ -1,20 +1,30 @@
-"""What `loopkit doctor` looks at: the installation, the settings, the store, the spools."""
+"""What `loopkit doctor` looks at: installation, settings, a probe through the pipeline, store, spools, processes."""
 
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from pathlib import Path
 
+from loopkit._ids import Clock, Ids
 from loopkit._version import __version__
 from loopkit._words import duration
-from loopkit.config import Destination, home_directory, settings
+from loopkit.capture.recorder import Recorder
+from loopkit.capture.sampling import Tail
+from loopkit.capture.sinks import Sink
+from loopkit.capture.snapshot import snapshot
+from loopkit.config import Destination, Sampling, Settings, home_directory, settings
 from loopkit.errors import LoopkitError
 from loopkit.export.place import spools
 from loopkit.export.vitals import healths
 from loopkit.signals.fold import fold
+from loopkit.store.sink import StoreSink
 from loopkit.store.sqlite import FILE, Store
+from loopkit.types import Span
 from loopkit.wire.encode import encode_request, encode_resource
 
 _PROBE_SECONDS = 3.0
@@ -31,7 +41,7 @@ class Finding:
 
 
 def diagnose() -> list[Finding]:
-    """Every station, in the order of the pipeline. Changes nothing."""
+    """Every station, in the order of the pipeline. Changes nothing here; destinations get a span named after it."""
     return [_installation(), *_settings(), *_store(), *_processes()]
 
 
@@ -55,6 +65,49 @@ def _probe(destination: Destination) -> Finding:
     return Finding("export", True, f"{destination.endpoint} answers, and takes what we send ({destination.protocol})")
 
 
+def _pipeline(made: Settings, destinations: list[Destination]) -> list[Finding]:
+    """A probe through the whole pipeline, in a home directory of its own: a span that holds what must be redacted."""
+    from loopkit.export.otlp import OtlpSink
+
+    with tempfile.TemporaryDirectory(prefix="loopkit-doctor-") as directory:
+        home = Path(directory)
+        trial = replace(made, service="loopkit-doctor", home=home, store=home, sampling=Sampling())
+        resource = partial(encode_resource, {"service.name": trial.service})
+        sending = [OtlpSink(destination, trial, resource, __version__) for destination in destinations]
+        sinks: tuple[Sink, ...] = (StoreSink(Store(home), resource, __version__), *sending)
+        recorder = Recorder(trial, sinks, Clock(), Ids(), Tail(lambda: None, resource))
+        try:
+            live = recorder.start("loopkit doctor", "task")
+            assert live is not None  # nothing is sampled out
+            live.input = snapshot({"probe": f"redact {_SECRET}"})
+            live.finish()
+            kept = recorder.worker.flush(_PROBE_SECONDS)
+            found = [_kept(kept, Store(home).spans())]
+            for sink in sending:
+                endpoint = sink.destination.endpoint
+                taken = sink.drained(_PROBE_SECONDS)
+                said = "took a span that went through spool and transport"
+                if not taken:
+                    reasons = [reason for _, reason in spools(home)[endpoint].letters()] or ["it still waits"]
+                    said = f"did not take a span ({reasons[-1]}): look at what the receiver says, then try again"
+                found.append(Finding("probe", taken, f"{endpoint} {said}"))
+        finally:
+            recorder.worker.close(_PROBE_SECONDS)
+    return found
+
+
+def _kept(flushed: bool, spans: list[Span]) -> Finding:
+    if not flushed or len(spans) != 1:
+        text = "a span that was recorded did not reach a store in the temporary directory: make room there (TMPDIR)"
+        return Finding("probe", False, text)
+    if _SECRET in str(spans[0].input):
+        return Finding("probe", False, "a key was not redacted on the way to the store: report this with your version")
+    return Finding("probe", True, "a span was recorded, redacted, written to a store and read back")
+
+
+_SECRET = "sk-" + "loopkitDoctor0" * 2
+
+
 def _installation() -> Finding:
     """Another project on PyPI also imports as `loopkit`; both in one environment overwrite each other."""
     others = sorted(set(packages_distributions().get("loopkit", ())) - {DISTRIBUTION})
@@ -74,7 +127,9 @@ def _settings() -> list[Finding]:
     except LoopkitError as error:
         return [Finding("settings", False, str(error))]
     found = [Finding("settings", not made.disabled, "recording is disabled" if made.disabled else "recording is on")]
-    found += map(_probe, made.destinations)
+    answers = [(destination, _probe(destination)) for destination in made.destinations]
+    found += [finding for _, finding in answers]
+    found += _pipeline(made, [destination for destination, finding in answers if finding.good])
     known = spools(made.home)
     for endpoint, spool in known.items():
         letters = spool.letters()
