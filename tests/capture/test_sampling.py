@@ -16,6 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai import OpenAI
+from opentelemetry import trace
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 import loopkit
@@ -27,7 +29,7 @@ from loopkit.errors import InvalidSetting
 from loopkit.statistics.paired import quantile
 from loopkit.store.ring import Ring
 from loopkit.store.sqlite import Store
-from loopkit.testing import ScriptedProvider
+from loopkit.testing import MemorySink, ScriptedProvider
 
 NONE = 1e-12
 """A tail that keeps no ordinary trace."""
@@ -462,15 +464,32 @@ def test_one_odd_target_costs_no_other_its_rescue(tmp_path: Path) -> None:
 
 
 def test_own_attributes_survive_the_ring_once(tmp_path: Path) -> None:
-    from opentelemetry import trace
+    """On a model call, where facts stand in the core beside them: no name may be there twice when it comes back."""
 
-    with sampled(tmp_path, Sampling(tail=0.0)) as store:
-        with loopkit.span("outer") as outer:
+    class Setting:
+        def around(self, call: Any) -> Any:
             trace.get_current_span().set_attribute("openinference.span.kind", "AGENT")
-        loopkit.flush()
-        loopkit.feedback(outer.id, "helpful", True)
-        loopkit.flush()
-        assert names(store) == ["outer"]
+            return (yield call)
+
+    sink = MemorySink()
+    made = settings("svc", sample=Sampling(tail=0.0), environ={"LOOPKIT_HOME": str(tmp_path)}, strict=True)
+    _assemble.start(made, sinks=(sink,))
+    try:
+        transport = ScriptedProvider(["yes"]).transport(httpx2)
+        openai = OpenAI(api_key="k", http_client=httpx2.Client(transport=transport))
+        client = loopkit.wrap(openai, interceptors=[Setting()])
+        response = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
+        assert sink.spans() == []
+        loopkit.feedback(response, "helpful", True)
+        (span,) = sink.spans()
+        (encoded,) = [each for batch in sink.batches for each in batch.spans]
+    finally:
+        _assemble.shutdown()
+    assert span.model_call is not None
+    assert (span.model_call.model, span.model_call.output[0].text) == ("m", "yes")
+    for data in (encoded.stored(), encoded.exported(content=True)):
+        names = [item.key for item in OtlpSpan.FromString(data).attributes]
+        assert sorted(names) == sorted(set(names))
 
 
 def test_an_init_that_fails_changes_nothing_and_rings_are_given_back(tmp_path: Path) -> None:

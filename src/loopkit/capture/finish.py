@@ -194,6 +194,7 @@ class Finisher:
 def revived(core: bytes, local: bytes, *, sampled: bool, whole: bool) -> EncodedSpan:
     """A span as it was before it was kept as the local store keeps it; `whole` where its facts are in the core."""
 
+    @functools.cache  # facts and content are asked for one after the other
     def spelled_out() -> EncodedSpan:
         return encode_span(with_messages(decode_span(core + local)))
 

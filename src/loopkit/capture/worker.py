@@ -60,8 +60,7 @@ class Worker:
         waiting = len(self._queue)
         full = waiting >= self._limits.queue_items
         if (full and not self._makes_room(item)) or not self._has_room(item):
-            self.dropped += 1
-            _host.warn_now_and_then("queue", f"the queue is full: {self.dropped} spans were dropped so far")
+            self._count_dropped()
             return
         self._queue.append(item)
         if not self._awake:
@@ -196,7 +195,7 @@ class Worker:
             self._shielded("the worker", lambda: self._hand_on(Batch()))  # what a sink could not take before
         if waiting is not None:
             for sink in self.sinks:
-                self._shielded("syncing a sink", partial(_sync, sink))
+                self._shielded("syncing a sink", sink.sync)
             waiting.set()
 
     def _handle(self, items: list[LiveSpan | Feedback]) -> None:
@@ -275,9 +274,12 @@ class Worker:
             self._queue.appendleft(oldest)
             return False
         self._weigh(-oldest.weight)
+        self._count_dropped()
+        return True
+
+    def _count_dropped(self) -> None:
         self.dropped += 1
         _host.warn_now_and_then("queue", f"the queue is full: {self.dropped} spans were dropped so far")
-        return True
 
     def _weigh(self, weight: int) -> bool:
         if weight == 0:
@@ -295,10 +297,6 @@ class Worker:
         while len(held) > _HELD_LIMIT:
             lost = held.popleft()
             self.dropped += len(lost.spans) + len(lost.feedback)
-
-
-def _sync(sink: Sink) -> None:
-    sink.sync()
 
 
 def _weight(item: LiveSpan) -> int:

@@ -74,7 +74,8 @@ def _pipeline(made: Settings, destinations: list[Destination]) -> list[Finding]:
         trial = replace(made, service="loopkit-doctor", home=home, store=home, sampling=Sampling())
         resource = partial(encode_resource, {"service.name": trial.service})
         sending = [OtlpSink(destination, trial, resource, __version__) for destination in destinations]
-        sinks: tuple[Sink, ...] = (StoreSink(Store(home), resource, __version__), *sending)
+        store = Store(home)
+        sinks: tuple[Sink, ...] = (StoreSink(store, resource, __version__), *sending)
         recorder = Recorder(trial, sinks, Clock(), Ids(), Tail(lambda: None, resource))
         try:
             live = recorder.start("loopkit doctor", "task")
@@ -82,7 +83,7 @@ def _pipeline(made: Settings, destinations: list[Destination]) -> list[Finding]:
             live.input = snapshot({"probe": f"redact {_SECRET}"})
             live.finish()
             kept = recorder.worker.flush(_PROBE_SECONDS)
-            found = [_kept(kept, Store(home).spans())]
+            found = [_kept(kept, store.spans())]
             for sink in sending:
                 endpoint = sink.destination.endpoint
                 taken = sink.drained(_PROBE_SECONDS)

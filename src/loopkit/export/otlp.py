@@ -51,6 +51,7 @@ class OtlpSink:
         self._content = settings.content == "export" if asked is None else asked and settings.content != "off"
         self._reshape = Reshape(destination, settings.limits, settings.service)
         self._resource = resource
+        self._more_resource = tuple(destination.resource.items())
         self._version = version
         self._http = transport
         self._served = served
@@ -84,8 +85,8 @@ class OtlpSink:
             spans = [span for span in reshaped if span is not None]
             for portion in _portions(spans):
                 resource = batch.resource or self._encoded_resource
-                if self.destination.resource:
-                    resource = with_resource(resource, self.destination.resource)
+                if self._more_resource:
+                    resource = with_resource(resource, self._more_resource)
                 self.spool.append(encode_request(resource, "loopkit", self._version, portion))
                 self.spooled += len(portion)
         finally:

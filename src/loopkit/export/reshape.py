@@ -6,7 +6,6 @@ Only destinations that ask for it pay for reading their spans once more.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from loopkit import _host
@@ -17,8 +16,7 @@ from loopkit.wire.decode import decode_span
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-
-_OURS = (
+_PREFIXES = (
     "gen_ai.", "loopkit.", "openinference.", "input.", "output.", "session.", "user.", "error.", "feature_flag.",
     "tag.tags", "metadata", "openai.",
 )  # fmt: skip
@@ -60,7 +58,7 @@ class Reshape:
                 _shorten(item.value, self._longest)
         if len(message.attributes) > self._most:
             # the application's own go first, the last ones of them
-            ranked = sorted(message.attributes, key=lambda item: not item.key.startswith(_OURS))
+            ranked = sorted(message.attributes, key=lambda item: not item.key.startswith(_PREFIXES))
             message.dropped_attributes_count += len(ranked) - self._most
             copies = [(item.key, item.value.SerializeToString()) for item in ranked[: self._most]]
             del message.attributes[:]
@@ -86,18 +84,13 @@ def service_in(resource: bytes) -> str | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _with_resource(resource: bytes, more: tuple[tuple[str, str], ...]) -> bytes:
+def with_resource(resource: bytes, more: tuple[tuple[str, str], ...]) -> bytes:
+    """The encoded resource with these attributes added to it, or put in their place."""
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-    message = Resource.FromString(resource)
     names = dict(more)
-    kept = [item for item in message.attributes if item.key not in names]
+    kept = [item for item in Resource.FromString(resource).attributes if item.key not in names]
     made = Resource(attributes=kept)
     for name, value in more:
         made.attributes.add(key=name).value.string_value = value
     return bytes(made.SerializeToString())
-
-
-def with_resource(resource: bytes, more: Mapping[str, str]) -> bytes:
-    """The encoded resource with these attributes added to it, or put in their place."""
-    return _with_resource(resource, tuple(more.items()))

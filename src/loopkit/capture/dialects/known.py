@@ -24,9 +24,13 @@ DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (CHAT, R
 
 def facts(dialect: Dialect, provider: str, request: str | None, response: str | None) -> ModelCall:
     """The call without its messages, from the JSON texts; what a provider wrote in another shape is left out."""
-    call = dialect.facts(provider, {}, {})
     with _reading:
-        call = dialect.facts(provider, json_object(request), json_object(response))
+        return _facts(dialect, provider, json_object(request), json_object(response))
+    return dialect.facts(provider, {}, {})
+
+
+def _facts(dialect: Dialect, provider: str, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> ModelCall:
+    call = dialect.facts(provider, asked, answered)
     usage = Usage(**{name: _checked(getattr(call.usage, name), int) for name in _USAGE})
     reasons = tuple(reason for reason in call.finish_reasons if isinstance(reason, str))
     texts = {name: _checked(getattr(call, name), str) for name in _TEXTS}
@@ -53,18 +57,19 @@ def _checked(value: Any, kind: type[Any]) -> Any:
 
 def with_facts(span: Span) -> Span:
     """The span, with what is to be known of its model call but the messages, as far as nobody has read it yet."""
-    call = span.model_call
-    if call is None or call.native_format is None:
-        return span
-    return replace(span, model_call=_read(call, messages=False))
+    return _with_call(span, messages=False)
 
 
 def with_messages(span: Span) -> Span:
     """The same with messages and tools too."""
+    return _with_call(span, messages=True)
+
+
+def _with_call(span: Span, *, messages: bool) -> Span:
     call = span.model_call
     if call is None or call.native_format is None:
         return span
-    return replace(span, model_call=translated(call))
+    return replace(span, model_call=_read(call, messages=messages))
 
 
 def translated(call: ModelCall) -> ModelCall:
@@ -81,7 +86,7 @@ def _read(call: ModelCall, *, messages: bool) -> ModelCall:
     with _reading:
         asked, answered = json_object(call.native_request), json_object(call.native_response)
         return replace(
-            facts(dialect, call.provider, call.native_request, call.native_response),
+            _facts(dialect, call.provider, asked, answered),
             input=dialect.asked(asked) if messages else (),
             output=dialect.answered(answered) if messages else (),
             tools=tuple(objects(asked.get("tools"))) if messages else (),
