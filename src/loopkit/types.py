@@ -69,6 +69,10 @@ class Message:
     name: str | None = None
     finish_reason: str | None = None
     """Only in a model's answers: stop, length, tool_call, content_filter, error; None when not known."""
+    logprobs: tuple[float, ...] = ()
+    """Of a model's answer, one a token, where they were asked for; kept in the local store only."""
+    token_ids: tuple[int, ...] = ()
+    """The same of the tokens' numbers in the model's vocabulary."""
 
     @property
     def text(self) -> str:
@@ -87,6 +91,12 @@ class Usage:
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    """Of the input tokens, those of sound."""
+    audio_output_tokens: int | None = None
+    image_input_tokens: int | None = None
+    """Of the input tokens, those of pictures."""
+    image_output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +105,7 @@ class ModelCall:
 
     provider: str
     operation: str
-    """chat, text_completion, embeddings, generate_content."""
+    """chat, text_completion, generate_content, embeddings, moderation, batch, rerank."""
     model: str | None = None
     """The model asked for."""
     response_model: str | None = None
@@ -114,6 +124,10 @@ class ModelCall:
     """In seconds, for streams."""
     system_fingerprint: str | None = None
     stream: bool = False
+    output_type: Literal["text", "json", "image", "speech"] | None = None
+    """What was asked for, where it isn't free text."""
+    dimensions: int | None = None
+    """Of the vectors, for embeddings; the vectors themselves are not kept."""
     native_format: str | None = None
     """Which API the two below belong to, such as openai.chat; None for a call that somebody else recorded."""
     native_request: str | None = None
@@ -187,6 +201,14 @@ class Span:
     def duration(self) -> float:
         """In seconds."""
         return (self.ended_at - self.started_at) / 1e9
+
+    @property
+    def time_per_output_token(self) -> float | None:
+        """Seconds from one token of a streamed answer to the next, on average; None where that can't be told."""
+        call = self.model_call
+        if call is None or call.time_to_first_token is None or (call.usage.output_tokens or 0) < 2:
+            return None
+        return (self.duration - call.time_to_first_token) / ((call.usage.output_tokens or 0) - 1)
 
     @property
     def weight(self) -> float:

@@ -13,12 +13,19 @@ from loopkit.errors import InvalidInput, UnsupportedClient
 Client = TypeVar("Client")
 
 
-def wrap(client: Client, *, guard: Interceptor | None = None, interceptors: Iterable[Interceptor | str] = ()) -> Client:
+def wrap(
+    client: Client,
+    *,
+    guard: Interceptor | None = None,
+    interceptors: Iterable[Interceptor | str] = (),
+    provider: str | None = None,
+) -> Client:
     """Record every model call that goes through this client; gives back the same object.
 
     Sync and async clients, streams, raw responses, parsed ones and stream helpers are each recorded exactly
     once, and copies made by `with_options()` too. Wrapping twice changes nothing. An interceptor may be named: an
-    installed package's plugin (entry points `loopkit.interceptors`).
+    installed package's plugin (entry points `loopkit.interceptors`). `provider` names who serves it, where neither the
+    client's class nor its base URL tells: "vllm", say.
 
         client = loopkit.wrap(OpenAI())
         client = loopkit.wrap(OpenAI(), guard=loopkit.Guard(input=[checks.pii()]))
@@ -34,7 +41,7 @@ def wrap(client: Client, *, guard: Interceptor | None = None, interceptors: Iter
     chain = tuple(plugins) if guard is None else (guard, *plugins)
     check_interceptors(chain)
     if not is_wrapped(client):
-        hook(client, package, chain)
+        hook(client, package, chain, provider)
     elif chain:
         raise InvalidInput("this client is wrapped already: unwrap() it first, then give wrap() guard and interceptors")
     return client

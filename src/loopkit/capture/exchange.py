@@ -33,8 +33,12 @@ class Exchange:
             text = snapshot({TRUNCATED: len(text), **without(request, self.dialect.words)})
         self.request = text
 
-    def answer(self, response: Any) -> None:
+    def answer(self, given: Any) -> None:
         """The SDK's response object."""
+        response = self.dialect.kept(given)
+        if not hasattr(response.__class__, "model_dump_json"):
+            self.answer_with(response)
+            return
         leave_out: Any = self.dialect.words if self.bare else None
         try:
             text = response.model_dump_json(exclude_unset=True, warnings=False, exclude=leave_out)

@@ -142,14 +142,15 @@ class Finisher:
             call=told.call if own and told is not None else None,
         )
         crowded = len(own) > self._own_attributes
+        sampled = live.sampled and not live.is_known_to_host
         if told is None:
-            return EncodedSpan(core, b"", values, values, sampled=live.sampled, crowded=crowded)
+            return EncodedSpan(core, b"", values, values, sampled=sampled, crowded=crowded)
         known: Piece = b"" if own else told.facts
         if not keep:
             local = known if isinstance(known, bytes) else known()
-            return EncodedSpan(core, known, b"", local, sampled=live.sampled, crowded=crowded)
+            return EncodedSpan(core, known, b"", local, sampled=sampled, crowded=crowded)
         local = values + told.native(known=bool(own))
-        return EncodedSpan(core, known, partial(told.content, values), local, sampled=live.sampled, crowded=crowded)
+        return EncodedSpan(core, known, partial(told.content, values), local, sampled=sampled, crowded=crowded)
 
     def _without_content(self, live: LiveSpan) -> EncodedSpan:
         self.without_content += 1
@@ -164,7 +165,7 @@ class Finisher:
             content_status="failed",
         )
         known = b"" if exchange is None else encode_facts(exchange.dialect.facts(exchange.provider, {}, {}))
-        return EncodedSpan(core, known, b"", known, sampled=live.sampled)
+        return EncodedSpan(core, known, b"", known, sampled=live.sampled and not live.is_known_to_host)
 
     def _is_large(self, told: _Told | None) -> bool:
         """Whether it is a model call of so many tokens; not read where nobody asked for a limit."""

@@ -53,6 +53,7 @@ class LiveSpan(OtelSpan):
         "exchange",
         "head_probability",
         "input",
+        "is_known_to_host",
         "kept_for",
         "kind",
         "local_root",
@@ -111,6 +112,8 @@ class LiveSpan(OtelSpan):
         self.kept_for: str | None = None
         """Why it keeps its trace whatever the tail draws."""
         self.sampled = True
+        self.is_known_to_host = False
+        """Whether another instrumentation has told the host's OpenTelemetry of the same call."""
         self.weight = 0
         """What the queue was charged for it."""
         self._open = [None]

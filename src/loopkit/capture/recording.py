@@ -5,13 +5,13 @@ No I/O and no colour: the sync and the async paths call the same methods. `run` 
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from loopkit import _host
 from loopkit.capture.chain import Call, Filter, Interceptor, adrive, drive
+from loopkit.capture.dialects._loose import server_sent
 from loopkit.capture.dialects._protocol import Fold
 from loopkit.capture.exchange import Exchange
 from loopkit.capture.live import LiveSpan
@@ -24,44 +24,62 @@ _shield = _host.Shielded("recording a call")
 class Recording:
     """A span under way and the exchange it carries; without a recorder it does nothing."""
 
-    __slots__ = ("__weakref__", "_fold", "exchange", "live", "recorder")
+    __slots__ = ("__weakref__", "_fold", "adopted", "exchange", "live", "recorder")
 
-    def __init__(self, recorder: Recorder | None, live: LiveSpan | None, exchange: Exchange | None = None) -> None:
+    def __init__(
+        self,
+        recorder: Recorder | None,
+        live: LiveSpan | None,
+        exchange: Exchange | None = None,
+        *,
+        adopted: bool = False,
+    ) -> None:
         self.recorder = recorder
         self.live = live
         self.exchange = exchange
+        self.adopted = adopted
+        """Whether somebody else, a framework above, has started the span, made it current, and ends it."""
         self._fold: Fold | None = None
         if live is not None:
             live.exchange = exchange
+
+    def enter(self) -> object:
+        """Make the span current, where it isn't; give back what `leave` wants."""
+        if self.recorder is None or self.adopted or (self.live is not None and self.live.is_known_to_host):
+            return None
+        return self.recorder.current(self.live)
+
+    def leave(self, token: object) -> None:
+        """Make current again what was before."""
+        if self.recorder is not None and token is not None:
+            self.recorder.leave(token)
 
     def returned(self, value: Any) -> None:
         """A whole answer: an SDK's response object, or a function's result."""
         if self.live is None:
             return
         with _shield:
-            if self.exchange is not None and hasattr(value, "model_dump_json"):
+            if self.exchange is not None:
                 self.exchange.answer(value)
             elif not self.live.bare:
                 self.live.output = snapshot(value)
             self.remember(value)
-        self.live.finish()
+        self._finish()
 
     def answered(self, body: str) -> None:
-        """A whole answer that came as its JSON text."""
+        """A whole answer that came as text: of JSON, or of a stream's events."""
         if self.live is None or self.exchange is None or not self.live.is_recording():
             return
-        with contextlib.suppress(ValueError):
-            answer: Any = json.loads(body)
-            whole: Any = answer  # isinstance makes `answer` a dict of unknown types; this stays Any
-            if self._fold is None and isinstance(answer, dict):  # a stream read as bytes is no JSON object
-                self.exchange.answer_with(whole, body)
-        self.live.finish()
+        with _shield:
+            if self._fold is None:
+                self._read(body, self.exchange)
+        self._finish()
 
     def raised(self, error: BaseException) -> None:
         """The call failed, or was cancelled; what had come of a stream is kept."""
         if self.live is not None:
             self._keep_partial()
-            self.live.finish(error)
+            self._finish(error)
 
     def chunk(self, chunk: Any) -> None:
         """The next piece of a stream."""
@@ -79,18 +97,40 @@ class Recording:
         """The stream came to its end."""
         if self.live is not None:
             self._keep_partial()
-            self.live.finish()
+            self._finish()
 
     def abandoned(self) -> None:
         """The stream was closed, dropped or garbage-collected before its end."""
         if self.live is not None:
             self._keep_partial()
-            self.live.finish(cancelled=True)
+            self._finish(cancelled=True)
 
     def remember(self, thing: Any) -> None:
         """Let feedback be given on this object."""
         if self.recorder is not None and self.live is not None and thing is not None:
             self.recorder.identities.remember(thing, self.live.id)
+
+    def _finish(self, error: BaseException | None = None, *, cancelled: bool = False) -> None:
+        if self.live is not None and not self.adopted:
+            self.live.finish(error, cancelled=cancelled)
+
+    def _read(self, body: str, exchange: Exchange) -> None:
+        try:
+            answer: Any = json.loads(body)
+        except ValueError:
+            fold = exchange.dialect.fold()
+            seen = False
+            for event in server_sent(body):
+                fold.feed(event)
+                seen = True
+            rest: Any = fold.result() if seen else exchange.dialect.kept(body)
+            if seen or rest is not body:
+                exchange.answer_with(rest)
+            return
+        whole: Any = answer  # isinstance makes `answer` a dict of unknown types; this stays Any
+        if isinstance(answer, dict):
+            kept = exchange.dialect.kept(whole)
+            exchange.answer_with(kept, body if kept is whole else None)
 
     def _keep_partial(self) -> None:
         if self._fold is not None and self.exchange is not None and self.exchange.response is None:
@@ -106,16 +146,14 @@ def run(
     received: Callable[[Any], Any],
 ) -> Any:
     """Make the call under its span and give the caller what `received` makes of the result."""
-    recorder = recording.recorder
-    token = None if recorder is None else recorder.current(recording.live)
+    token = recording.enter()
     try:
         result = drive(interceptors, call, send) if interceptors else send(call)
     except BaseException as error:
         recording.raised(error)
         raise
     finally:
-        if recorder is not None:
-            recorder.leave(token)
+        recording.leave(token)
     return received(result)
 
 
@@ -127,16 +165,14 @@ async def arun(
     received: Callable[[Any], Any],
 ) -> Any:
     """`run`, awaiting the call."""
-    recorder = recording.recorder
-    token = None if recorder is None else recorder.current(recording.live)
+    token = recording.enter()
     try:
         result = await (adrive(interceptors, call, send) if interceptors else send(call))
     except BaseException as error:
         recording.raised(error)
         raise
     finally:
-        if recorder is not None:
-            recorder.leave(token)
+        recording.leave(token)
     return received(result)
 
 

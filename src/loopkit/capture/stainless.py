@@ -2,52 +2,36 @@
 
 The client's class is swapped for a subclass with that one method. An instance patch would be lost by
 `with_options()` and `copy()`, which build the copy from the client's class. `isinstance` still holds and the
-class keeps its name; `type(client) is OpenAI` becomes False.
+class keeps its name; `type(client) is OpenAI` becomes False. `instrument()` puts the same method into the SDK's own
+class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-from loopkit import _host
 from loopkit.capture import slot
 from loopkit.capture.chain import Call, Interceptor
-from loopkit.capture.dialects._protocol import Dialect
-from loopkit.capture.dialects.known import CHAT, MESSAGES, RESPONSES
-from loopkit.capture.exchange import Exchange
-from loopkit.capture.recording import Recording, arun, run, stream_filters
-from loopkit.capture.stream import watch_raw, watch_stream
+from loopkit.capture.dialects._protocol import Conversation, Dialect
+from loopkit.capture.dialects.known import CHAT, MESSAGES, OPENAI_PATHS
+from loopkit.capture.hooked import HookedCall, begin
+from loopkit.capture.providers import provider_of
+from loopkit.capture.recording import arun, run
 from loopkit.errors import InvalidInput
 
-_OPENAI_LIKE: Mapping[str, Dialect] = {"/chat/completions": CHAT, "/responses": RESPONSES}
-
 ENDPOINTS: Mapping[str, Mapping[str, Dialect]] = {
-    "openai": _OPENAI_LIKE,
-    "groq": {"/openai/v1/chat/completions": CHAT},
+    "openai": OPENAI_PATHS,
+    "groq": {f"/openai/v1{path}": dialect for path, dialect in OPENAI_PATHS.items()},
+    "together": OPENAI_PATHS,
     "anthropic": {"/v1/messages": MESSAGES},
 }
 """By SDK package and path: which dialect speaks there."""
 
-DEFAULT_DIALECTS: Mapping[str, Dialect] = {"openai": CHAT, "groq": CHAT, "anthropic": MESSAGES}
+DEFAULT_DIALECTS: Mapping[str, Conversation] = {"openai": CHAT, "groq": CHAT, "together": CHAT, "anthropic": MESSAGES}
 """By SDK package: how a router calls a client."""
 
-_HOSTS = {
-    "api.openai.com": "openai",
-    "api.groq.com": "groq",
-    "api.anthropic.com": "anthropic",
-    "api.together.xyz": "together",
-    "api.fireworks.ai": "fireworks",
-    "api.deepseek.com": "deepseek",
-    "api.mistral.ai": "mistral_ai",
-    "api.x.ai": "x_ai",
-    "api.perplexity.ai": "perplexity",
-}
-"""By host: OpenTelemetry's provider names where it has one."""
-
-_starting = _host.Shielded("starting a call")
-_receiving = _host.Shielded("recording a response")
 _RAW = "x-stainless-raw-response"
 _BASES = ("SyncAPIClient", "AsyncAPIClient")
 
@@ -66,13 +50,14 @@ def is_wrapped(client: Any) -> bool:
     return "_loopkit_hook" in type(client).__dict__
 
 
-def hook(client: Any, package: str, interceptors: tuple[Interceptor, ...]) -> None:
+def hook(client: Any, package: str, interceptors: tuple[Interceptor, ...], provider: str | None = None) -> None:
     """Swap the client's class for the recording subclass."""
     cls: Any = client.__class__
     is_async = any(base.__name__ == "AsyncAPIClient" for base in cls.__mro__)
+    hook = Hook(cls.request, package, interceptors, provider)
     body = {
-        "request": _async_request if is_async else _sync_request,
-        "_loopkit_hook": Hook(cls.request, package, interceptors),
+        "request": hook.method(is_async=is_async),
+        "_loopkit_hook": hook,
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
@@ -85,19 +70,66 @@ def unhook(client: Any) -> None:
     client.__class__ = type(client).__mro__[1]
 
 
+def patch(module: Any) -> Callable[[], None]:
+    """Record every client of a package, whose `_base_client` module this is; gives back what undoes it."""
+    package = module.__name__.partition(".")[0]
+    bases = [(getattr(module, name), name == _BASES[1]) for name in _BASES]
+    originals = [base.__dict__["request"] for base, _ in bases]
+    for (base, is_async), original in zip(bases, originals, strict=True):
+        base.request = functools.wraps(original)(Hook(original, package, (), None).method(is_async=is_async))
+
+    def undo() -> None:
+        for (base, _), original in zip(bases, originals, strict=True):
+            base.request = original
+
+    return undo
+
+
 class Hook:
     """What one wrap knows: the SDK's own request method, which paths are model calls, the interceptors."""
 
-    def __init__(self, original: Any, package: str, interceptors: tuple[Interceptor, ...]) -> None:
+    def __init__(
+        self, original: Any, package: str, interceptors: tuple[Interceptor, ...], provider: str | None
+    ) -> None:
         self.original = original
         self.package = package
         self.interceptors = interceptors
+        self._provider = provider
         self._last_provider: tuple[Any, str] = (None, package)
 
-    def begin(self, client: Any, options: Any, stream: bool) -> _Request | None:
+    def method(self, *, is_async: bool) -> Callable[..., Any]:
+        """What stands in the place of the SDK's own `request`."""
+        return self._async_request() if is_async else self._sync_request()
+
+    def _sync_request(self) -> Callable[..., Any]:
+        def request(client: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
+            hooked = self.begin(client, options, bool(kwargs.get("stream")))
+            if hooked is None:
+                return self.original(client, cast_to, options, **kwargs)
+
+            def send(call: Call) -> Any:
+                return self.original(client, cast_to, _options_for(options, hooked, call), **kwargs)
+
+            return run(hooked.recording, hooked.call, self.interceptors, hooked.sent(send), hooked.received)
+
+        return request
+
+    def _async_request(self) -> Callable[..., Any]:
+        async def request(client: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
+            hooked = self.begin(client, options, bool(kwargs.get("stream")))
+            if hooked is None:
+                return await self.original(client, cast_to, options, **kwargs)
+
+            async def send(call: Call) -> Any:
+                return await self.original(client, cast_to, _options_for(options, hooked, call), **kwargs)
+
+            return await arun(hooked.recording, hooked.call, self.interceptors, hooked.asent(send), hooked.received)
+
+        return request
+
+    def begin(self, client: Any, options: Any, stream: bool) -> HookedCall | None:
         """The call about to be made, recorded; None where it is no model call or nothing wants to see it."""
-        recorder = slot.recorder
-        if recorder is None and not self.interceptors:
+        if slot.recorder is None and not self.interceptors:
             return None
         dialect = ENDPOINTS[self.package].get(options.url.partition("?")[0])
         if dialect is None or options.method.lower() != "post":
@@ -106,27 +138,20 @@ class Hook:
         if not isinstance(options.json_data, Mapping):
             return None
         request: dict[str, Any] = {**body, **options.extra_json} if options.extra_json else body
+        if self.package == "anthropic":  # it marks what was left out, and takes the marks away further below
+            request = {name: value for name, value in request.items() if type(value).__name__ not in _LEFT_OUT}
         if self.interceptors:
             self._refuse_unseen(options)
-        live = exchange = None
-        with _starting:
-            if recorder is not None:
-                live = recorder.start(f"{dialect.operation} {request.get('model')}", "llm")
-            if live is not None:
-                exchange = Exchange(dialect, self._provider(client.base_url), bare=live.bare)
-                exchange.ask(request)
-        recording = Recording(recorder, live, exchange)
-        task = None if live is None else live.task
-        call = Call(task=task, request=request, dialect=dialect, stream=stream)
-        return _Request(self, options, call, recording)
+        files = _files(options.files) if options.files else None
+        provider = self._provider or self._provider_of(client)
+        return begin(dialect, provider, request, stream=stream, interceptors=self.interceptors, extra=files)
 
-    def _provider(self, base_url: Any) -> str:
-        """By the client's base URL. Kept for the same object: to read it costs more than all else here."""
+    def _provider_of(self, client: Any) -> str:
+        """By the client's class and base URL. Kept for the same object: to read it costs more than all else here."""
         known, provider = self._last_provider
+        base_url = client.base_url
         if known is not base_url:
-            host = urlsplit(str(base_url)).hostname or ""
-            azure = host.endswith(".openai.azure.com")
-            provider = "azure.ai.openai" if azure else _HOSTS.get(host, self.package)
+            provider = provider_of(client.__class__, str(base_url), self.package)
             self._last_provider = base_url, provider
         return provider
 
@@ -140,70 +165,31 @@ class Hook:
             )
 
 
-class _Request:
-    """One call through a hook."""
+_LEFT_OUT = ("Omit", "NotGiven")
 
-    def __init__(self, hook: Hook, options: Any, call: Call, recording: Recording) -> None:
-        self.hook = hook
-        self.options = options
-        self.call = call
-        self.recording = recording
 
-    def options_for(self, call: Call) -> Any:
-        """The SDK's options, with the request as the interceptors left it."""
-        if call.request is self.call.request:
-            return self.options
-        options = self.options.model_copy()
-        options.json_data, options.extra_json = dict(call.request), None  # the request holds both
-        if self.recording.exchange is not None:
-            self.recording.exchange.ask(call.request)
+def _files(files: Any) -> dict[str, Any]:
+    """What is uploaded: names and sizes."""
+    given: Any = files  # isinstance makes `files` a mapping of unknown types; this stays Any
+    found: dict[str, Any] = {}
+    for name, file in given.items() if isinstance(files, Mapping) else given:
+        told = _file(file)
+        key = str(name).removesuffix("[]")
+        found[key] = [*found[key], told] if key in found else [told]
+    return {name: many[0] if len(many) == 1 else many for name, many in found.items()}
+
+
+def _file(file: Any) -> dict[str, Any]:
+    given: Any = file  # isinstance makes `file` a tuple of unknown types; this stays Any
+    name, content = (given[0], given[1]) if isinstance(file, tuple) else (getattr(given, "name", None), given)
+    size = len(content) if isinstance(content, (bytes, bytearray)) else None
+    return {"name": name if isinstance(name, str) else None, "bytes": size}
+
+
+def _options_for(options: Any, hooked: HookedCall, call: Call) -> Any:
+    """The SDK's options, with the request as the interceptors left it."""
+    if call.request is hooked.call.request:
         return options
-
-    def received(self, result: Any) -> Any:
-        """Record the result, or watch it until it has been read."""
-        if self.recording.live is None and not self.hook.interceptors:
-            return result
-        with _receiving:
-            # A whole answer is by far the most frequent, and asking it for what it lacks is dear: pydantic looks long.
-            if hasattr(result.__class__, "model_dump_json"):
-                self.recording.returned(result)
-                return result
-            filters = stream_filters(self.hook.interceptors, self.call)
-            if hasattr(result, "_iterator") and hasattr(result, "response"):
-                return watch_stream(result, self.recording, filters)
-            if hasattr(result, "http_response") and hasattr(result, "parse"):
-                return self._raw(result, filters)
-            self.recording.returned(result)
-        return result
-
-    def _raw(self, raw: Any, filters: Any) -> Any:
-        response = raw.http_response
-        if not response.is_closed:
-            return watch_raw(raw, self.recording, filters)
-        self.recording.remember(raw)
-        self.recording.answered(response.text)
-        return raw
-
-
-def _sync_request(self: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-    hook: Hook = self._loopkit_hook
-    request = hook.begin(self, options, bool(kwargs.get("stream")))
-    if request is None:
-        return hook.original(self, cast_to, options, **kwargs)
-
-    def send(call: Call) -> Any:
-        return hook.original(self, cast_to, request.options_for(call), **kwargs)
-
-    return run(request.recording, request.call, hook.interceptors, send, request.received)
-
-
-async def _async_request(self: Any, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-    hook: Hook = self._loopkit_hook
-    request = hook.begin(self, options, bool(kwargs.get("stream")))
-    if request is None:
-        return await hook.original(self, cast_to, options, **kwargs)
-
-    async def send(call: Call) -> Any:
-        return await hook.original(self, cast_to, request.options_for(call), **kwargs)
-
-    return await arun(request.recording, request.call, hook.interceptors, send, request.received)
+    changed = options.model_copy()
+    changed.json_data, changed.extra_json = dict(call.request), None  # the request holds both
+    return changed

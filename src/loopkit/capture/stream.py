@@ -143,6 +143,40 @@ def watch_raw(raw: Any, recording: Recording, filters: tuple[Filter, ...]) -> An
     return raw
 
 
+def watch_generator(inner: Any, recording: Recording, filters: tuple[Filter, ...]) -> Any:
+    """A generator in the place of one, or of an iterator that is no object to hold on to."""
+    made = _awatched(inner, recording, filters) if hasattr(inner, "__anext__") else _watched(inner, recording, filters)
+    _watch_garbage(made, recording)
+    recording.remember(made)
+    return made
+
+
+def _watched(inner: Any, recording: Recording, filters: tuple[Filter, ...]) -> Iterator[Any]:
+    try:
+        yield from RecordedIterator(inner, recording, filters, getattr(inner, "close", _nothing))
+    finally:
+        recording.abandoned()
+        getattr(inner, "close", _nothing)()
+
+
+async def _awatched(inner: Any, recording: Recording, filters: tuple[Filter, ...]) -> AsyncIterator[Any]:
+    close = getattr(inner, "aclose", _anothing)
+    try:
+        async for chunk in RecordedIterator(inner, recording, filters, close):
+            yield chunk
+    finally:
+        recording.abandoned()
+        await close()
+
+
+def _nothing() -> None:
+    pass
+
+
+async def _anothing() -> None:
+    pass
+
+
 class _Busy:
     """Up while the SDK or httpx reads: they close the response themselves at the end of the body.
 

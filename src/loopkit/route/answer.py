@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from loopkit.capture.decorator import span
-from loopkit.capture.dialects._protocol import Dialect
+from loopkit.capture.dialects._protocol import Conversation
 from loopkit.capture.stainless import DEFAULT_DIALECTS, package_of
 from loopkit.errors import InvalidInput
 from loopkit.prompts.nearest import NearestIndex, text_of
@@ -42,7 +42,7 @@ class Kitchen:
         self._indexes: dict[tuple[Any, ...], tuple[NearestIndex, Sequence[Example]]] = {}
 
     @property
-    def dialect(self) -> Dialect:
+    def dialect(self) -> Conversation:
         """How this client is spoken to."""
         package = None if self.client is None else package_of(self.client)
         if package is None:

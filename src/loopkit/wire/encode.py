@@ -20,7 +20,7 @@ from loopkit.wire.protobuf import attributes, delimited, fields, fixed64, text, 
 _ATTRIBUTE = b"\x4a"  # Span.attributes = 9
 STANDARD_PARAMETERS = frozenset(
     ("temperature", "top_p", "top_k", "max_tokens", "seed", "frequency_penalty", "presence_penalty",
-     "stop_sequences", "choice.count")
+     "stop_sequences", "choice.count", "encoding_formats")
 )  # fmt: skip
 
 
@@ -330,7 +330,7 @@ def _standing(call: ModelCall) -> tuple[Any, ...]:
     parameters = tuple((k, v, v.__class__) for k, v in call.parameters.items() if k in STANDARD_PARAMETERS)
     return (
         call.operation, call.provider, call.model, call.response_model, call.finish_reasons, call.stream,
-        call.system_fingerprint, parameters,
+        call.system_fingerprint, call.output_type, call.dimensions, parameters,
     )  # fmt: skip
 
 
@@ -341,7 +341,8 @@ def _standing_encoded(*standing: Any) -> bytes:
 
 def _standing_values(
     operation: str, provider: str, model: str | None, response_model: str | None, finish_reasons: tuple[str, ...],
-    stream: bool, fingerprint: str | None, parameters: tuple[tuple[str, Any, type[Any]], ...],
+    stream: bool, fingerprint: str | None, output_type: str | None, dimensions: int | None,
+    parameters: tuple[tuple[str, Any, type[Any]], ...],
 ) -> dict[str, Any]:  # fmt: skip
     return {
         names.OPERATION: operation,
@@ -351,6 +352,8 @@ def _standing_values(
         names.FINISH_REASONS: finish_reasons or None,
         names.REQUEST_STREAM: stream or None,
         names.SYSTEM_FINGERPRINT: fingerprint,
+        names.OUTPUT_TYPE: output_type,
+        names.DIMENSIONS: dimensions,
         **{names.REQUEST_PREFIX + name: value for name, value, _ in parameters},
     }
 
@@ -366,6 +369,10 @@ def _passing_values(call: ModelCall) -> dict[str, Any]:
         names.CACHE_READ_TOKENS: usage.cache_read_tokens,
         names.CACHE_WRITE_TOKENS: usage.cache_write_tokens,
         names.REASONING_TOKENS: usage.reasoning_tokens,
+        names.AUDIO_INPUT_TOKENS: usage.audio_input_tokens,
+        names.AUDIO_OUTPUT_TOKENS: usage.audio_output_tokens,
+        names.IMAGE_INPUT_TOKENS: usage.image_input_tokens,
+        names.IMAGE_OUTPUT_TOKENS: usage.image_output_tokens,
         names.COST: call.cost,
     }
 

@@ -1,11 +1,11 @@
-"""What a dialect is. Provisional until a provider outside the Stainless-made SDKs stands behind it."""
+"""What a dialect is: one operation of one provider's API."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from loopkit.types import Message, ModelCall, Variant
+from loopkit.types import Kind, Message, ModelCall, Variant
 
 Request = Mapping[str, Any]
 """A provider's request body, as the SDK is about to send it."""
@@ -29,6 +29,8 @@ class Dialect(Protocol):
     name: str
     """Of the API, such as "openai.chat": what recorded requests and responses are read with, today or in a year."""
     operation: str
+    kind: Kind
+    """Of the span: "llm" or "embedding"."""
     words: Mapping[str, Any]
     """The fields of requests and responses that hold what was said, as pydantic's `exclude` names them."""
 
@@ -44,6 +46,10 @@ class Dialect(Protocol):
         """The messages that came out, one an answer."""
         ...
 
+    def kept(self, response: Any) -> Any:
+        """What is kept of the SDK's response object: all of it, or plain data without vectors and pictures."""
+        ...
+
     def fold(self) -> Fold:
         """A new fold for one stream."""
         ...
@@ -52,16 +58,20 @@ class Dialect(Protocol):
         """A copy of the request with what a guard should see, the turns since the model last spoke, changed."""
         ...
 
-    def text(self, response: Any) -> str:
-        """The answer's text, from the SDK's response object."""
-        ...
-
     def output_texts(self, response: Any) -> list[str]:
         """What the model said, from the SDK's response object."""
         ...
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """A copy of the response object with those texts changed."""
+        ...
+
+
+class Conversation(Dialect, Protocol):
+    """A dialect that a router can serve variants in."""
+
+    def text(self, response: Any) -> str:
+        """The answer's text, from the SDK's response object."""
         ...
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from loopkit.capture.dialects._content import (
     sequence,
     since_the_model_spoke,
 )
-from loopkit.types import Message, ModelCall, Part, Usage, Variant
+from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
 
@@ -38,6 +38,7 @@ class Messages:
 
     name = "anthropic.messages"
     operation = "chat"
+    kind: Kind = "llm"
     words: Mapping[str, Any] = {"messages": True, "system": True, "tools": True, "content": True}
 
     def facts(self, provider: str, request: Request, response: Mapping[str, Any]) -> ModelCall:
@@ -63,6 +64,10 @@ class Messages:
         """See `Dialect.answered`."""
         content = tuple(_block(block) for block in objects(response.get("content")))
         return (Message(role="assistant", parts=content, finish_reason=_finish(response)),) if content else ()
+
+    def kept(self, response: Any) -> Any:
+        """See `Dialect.kept`."""
+        return response
 
     def fold(self) -> MessagesFold:
         """See `Dialect.fold`."""

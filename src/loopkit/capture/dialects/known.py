@@ -15,11 +15,35 @@ from loopkit.capture.dialects._content import json_object, objects
 from loopkit.capture.dialects._protocol import Dialect
 from loopkit.capture.dialects.anthropic_messages import Messages
 from loopkit.capture.dialects.openai_chat import Chat
+from loopkit.capture.dialects.openai_endpoints import (
+    Batches,
+    Completions,
+    Embeddings,
+    Images,
+    Moderations,
+    Speech,
+    Transcriptions,
+)
 from loopkit.capture.dialects.openai_responses import Responses
 from loopkit.types import ModelCall, Span, Usage
 
 CHAT, RESPONSES, MESSAGES = Chat(), Responses(), Messages()
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (CHAT, RESPONSES, MESSAGES)}
+OPENAI_PATHS: Mapping[str, Dialect] = {
+    "/chat/completions": CHAT,
+    "/responses": RESPONSES,
+    "/embeddings": Embeddings(),
+    "/completions": Completions(),
+    "/images/generations": (_images := Images()),
+    "/images/edits": _images,
+    "/images/variations": _images,
+    "/audio/speech": Speech(),
+    "/audio/transcriptions": (_transcriptions := Transcriptions()),
+    "/audio/translations": _transcriptions,
+    "/moderations": Moderations(),
+    "/batches": Batches(),
+}
+"""Which dialect speaks at a path of OpenAI's API, below /v1, and of all that took it over."""
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (*OPENAI_PATHS.values(), MESSAGES)}
 
 
 def facts(dialect: Dialect, provider: str, request: str | None, response: str | None) -> ModelCall:

@@ -17,7 +17,7 @@ from loopkit.capture.dialects._content import (
     sequence,
     since_the_model_spoke,
 )
-from loopkit.types import Message, ModelCall, Part, Usage, Variant
+from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
 
@@ -42,6 +42,7 @@ class Chat:
 
     name = "openai.chat"
     operation = "chat"
+    kind: Kind = "llm"
     words: Mapping[str, Any] = {
         "messages": True,
         "tools": True,
@@ -71,6 +72,10 @@ class Chat:
     def answered(self, response: Mapping[str, Any]) -> tuple[Message, ...]:
         """See `Dialect.answered`."""
         return tuple(_answer(choice) for choice in objects(response.get("choices")))
+
+    def kept(self, response: Any) -> Any:
+        """See `Dialect.kept`."""
+        return response
 
     def fold(self) -> ChatFold:
         """See `Dialect.fold`."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loopkit.capture.dialects._content import changed, json_or_text, mapping, objects, other_part, sequence
-from loopkit.types import Message, ModelCall, Part, Usage, Variant
+from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
 
@@ -23,6 +23,7 @@ class Responses:
 
     name = "openai.responses"
     operation = "chat"
+    kind: Kind = "llm"
     words: Mapping[str, Any] = {"input": True, "instructions": True, "tools": True, "output": True}
 
     def facts(self, provider: str, request: Request, response: Mapping[str, Any]) -> ModelCall:
@@ -51,6 +52,10 @@ class Responses:
     def answered(self, response: Mapping[str, Any]) -> tuple[Message, ...]:
         """See `Dialect.answered`."""
         return _output(response, _finish(response))
+
+    def kept(self, response: Any) -> Any:
+        """See `Dialect.kept`."""
+        return response
 
     def fold(self) -> ResponsesFold:
         """See `Dialect.fold`."""

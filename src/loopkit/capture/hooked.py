@@ -1,0 +1,143 @@
+"""A model call through a hook, whatever SDK it hangs in: begun, sent through the interceptors, recorded once.
+
+A call may pass several that would tell of it: a framework's callbacks, a wrapped client inside an instrumented class, a
+library that calls another's SDK, another instrumentation. The first to see it starts the span. A framework that knows
+little leaves its span without an exchange, and the hook below fills it in; whatever else is below says nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace as otel_trace
+
+from loopkit import _host
+from loopkit.capture import slot
+from loopkit.capture.chain import Call, Interceptor
+from loopkit.capture.dialects._protocol import Dialect
+from loopkit.capture.exchange import Exchange
+from loopkit.capture.foreign import tells_of_a_model
+from loopkit.capture.live import LiveSpan
+from loopkit.capture.recorder import Recorder
+from loopkit.capture.recording import Recording, stream_filters
+from loopkit.capture.stream import watch_generator, watch_raw, watch_stream
+
+_TOLD = otel_context.create_key("loopkit-told")
+_starting = _host.Shielded("starting a call")
+_receiving = _host.Shielded("recording a response")
+MODEL_KINDS = ("llm", "embedding")
+
+
+@dataclass(frozen=True, slots=True)
+class HookedCall:
+    """One on its way."""
+
+    call: Call
+    recording: Recording
+    interceptors: tuple[Interceptor, ...]
+    extra: Mapping[str, Any]
+    """What the request says besides, that isn't JSON: files."""
+
+    def sent(self, send: Callable[[Call], Any]) -> Callable[[Call], Any]:
+        """`send`, under which nobody else tells of this call, and with what interceptors changed written down."""
+
+        def telling(call: Call) -> Any:
+            with self._told(call):
+                return send(call)
+
+        return telling
+
+    def asent(self, send: Callable[[Call], Any]) -> Callable[[Call], Any]:
+        """`sent`, awaiting."""
+
+        async def telling(call: Call) -> Any:
+            with self._told(call):
+                return await send(call)
+
+        return telling
+
+    @contextlib.contextmanager
+    def _told(self, call: Call) -> Any:
+        if self.recording.exchange is not None and call.request is not self.call.request:
+            self.recording.exchange.ask({**call.request, **self.extra})
+        token = otel_context.attach(otel_context.set_value(_TOLD, True))
+        try:
+            yield
+        finally:
+            otel_context.detach(token)
+
+    def received(self, result: Any) -> Any:
+        """Record the result, or watch it until it has been read."""
+        if self.recording.live is None and not self.interceptors:
+            self.recording.remember(result)
+            return result
+        with _receiving:
+            # A whole answer is by far the most frequent, and asking it for what it lacks is dear: pydantic looks long.
+            if hasattr(result.__class__, "model_dump_json"):
+                self.recording.returned(result)
+                return result
+            return self._watched(result)
+        return result
+
+    def _watched(self, result: Any) -> Any:
+        filters = stream_filters(self.interceptors, self.call)
+        if hasattr(result, "_iterator") and hasattr(result, "response"):
+            return watch_stream(result, self.recording, filters)
+        if hasattr(result, "http_response") and hasattr(result, "parse"):
+            return self._raw(result, filters)
+        if self.call.stream and (hasattr(result, "__next__") or hasattr(result, "__anext__")):
+            return watch_generator(result, self.recording, filters)
+        self.recording.returned(result)
+        return result
+
+    def _raw(self, raw: Any, filters: Any) -> Any:
+        response = raw.http_response
+        if not response.is_closed:
+            return watch_raw(raw, self.recording, filters)
+        self.recording.remember(raw)
+        self.recording.answered(response.text)
+        return raw
+
+
+def begin(
+    dialect: Dialect,
+    provider: str,
+    request: Mapping[str, Any],
+    *,
+    stream: bool = False,
+    interceptors: tuple[Interceptor, ...] = (),
+    extra: Mapping[str, Any] | None = None,
+) -> HookedCall:
+    """The call about to be made, its span started."""
+    recorder = slot.recorder
+    recording = Recording(None, None)
+    if recorder is not None:
+        with _starting:
+            recording = _recording(recorder, dialect, provider, request, extra or {})
+    task = None if recording.live is None else recording.live.task
+    call = Call(task=task, request=request, dialect=dialect, stream=stream)
+    return HookedCall(call, recording, interceptors, extra or {})
+
+
+def _recording(
+    recorder: Recorder, dialect: Dialect, provider: str, request: Mapping[str, Any], extra: Mapping[str, Any]
+) -> Recording:
+    if otel_context.get_value(_TOLD):
+        return Recording(None, None)
+    here = otel_trace.get_current_span()
+    live: LiveSpan | None
+    adopted = isinstance(here, LiveSpan) and here.kind in MODEL_KINDS and here.exchange is None and here.is_recording()
+    if isinstance(here, LiveSpan) and adopted:
+        live = here
+    else:
+        live = recorder.start(f"{dialect.operation} {request.get('model')}", dialect.kind)
+        if live is None:
+            return Recording(recorder, None)
+        live.is_known_to_host = not isinstance(here, LiveSpan) and tells_of_a_model(here)
+    exchange = Exchange(dialect, provider, bare=live.bare)
+    exchange.ask({**request, **extra} if extra else request)
+    return Recording(recorder, live, exchange, adopted=adopted)

@@ -1,0 +1,67 @@
+"""Which provider a client speaks to, in OpenTelemetry's names where it has one."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+_HOSTS = {
+    "api.openai.com": "openai",
+    "api.groq.com": "groq",
+    "api.anthropic.com": "anthropic",
+    "api.together.xyz": "together",
+    "api.together.ai": "together",
+    "api.fireworks.ai": "fireworks",
+    "api.deepseek.com": "deepseek",
+    "api.mistral.ai": "mistral_ai",
+    "api.x.ai": "x_ai",
+    "api.perplexity.ai": "perplexity",
+    "api.cerebras.ai": "cerebras",
+    "api.moonshot.ai": "moonshot_ai",
+    "api.moonshot.cn": "moonshot_ai",
+    "openrouter.ai": "openrouter",
+    "router.huggingface.co": "hugging_face",
+    "generativelanguage.googleapis.com": "gcp.gemini",
+}
+_ENDS = {
+    ".openai.azure.com": "azure.ai.openai",
+    ".cognitiveservices.azure.com": "azure.ai.openai",
+    ".services.ai.azure.com": "azure.ai.inference",
+    ".aiplatform.googleapis.com": "gcp.vertex_ai",
+    "-aiplatform.googleapis.com": "gcp.vertex_ai",
+    ".amazonaws.com": "aws.bedrock",
+}
+_PORTS = {11434: "ollama"}
+_CLASSES = {
+    "AzureOpenAI": "azure.ai.openai",
+    "AnthropicBedrock": "aws.bedrock",
+    "AnthropicBedrockMantle": "aws.bedrock",
+    "AnthropicAWS": "aws.bedrock",
+    "AnthropicVertex": "gcp.vertex_ai",
+    "AnthropicGoogleCloud": "gcp.vertex_ai",
+    "AnthropicFoundry": "azure.ai.inference",
+}
+
+
+def provider_of(client: type[Any], base_url: str, otherwise: str) -> str:
+    """By the client's class, else by its base URL; `otherwise` where neither is known."""
+    for cls in client.__mro__:
+        name = cls.__name__.removeprefix("Async")
+        if name in _CLASSES:
+            return _CLASSES[name]
+    return provider_at(base_url) or otherwise
+
+
+def provider_at(url: str) -> str | None:
+    """By host, and by port for those that run where one works."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    if host in _HOSTS:
+        return _HOSTS[host]
+    for end, provider in _ENDS.items():
+        if host.endswith(end):
+            return provider
+    try:
+        return _PORTS.get(parts.port or 0)
+    except ValueError:
+        return None
