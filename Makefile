@@ -4,13 +4,14 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all test-pythons lint types docs bench check clean
+.PHONY: help setup demo test test-all test-litellm test-pythons lint types docs bench check clean
 
 help:
 	@echo "make setup         a virtual environment with everything that development needs"
 	@echo "make demo          the whole loop on a real model (about six minutes after set-up)"
 	@echo "make test          the tests, in a few minutes"
 	@echo "make test-all      the slow ones too: the real model through the whole demo, real backends"
+	@echo "make test-litellm  litellm's tests, in an environment of their own"
 	@echo "make test-pythons  the tests on every Python from 3.10 to 3.13 that is installed"
 	@echo "make lint types docs bench clean"
 
@@ -35,6 +36,12 @@ test: $(READY)
 
 test-all: $(READY)
 	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest $(ARGS)
+
+# litellm asks for another openai than the rest: it has an environment of its own.
+test-litellm:
+	$(PYTHON) -m venv $(VENV)-litellm
+	$(VENV)-litellm/bin/python -m pip install --quiet --editable '.[litellm]' pytest hypothesis langchain-core mcp
+	$(VENV)-litellm/bin/python -m pytest tests/providers/test_litellm.py $(ARGS)
 
 # On PATH, else among pyenv's versions.
 test-pythons:
@@ -67,4 +74,4 @@ bench: $(READY)
 check: lint types test
 
 clean:
-	rm -rf $(VENV) .venv-3.* build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-3.* $(VENV)-litellm build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from loopkit.capture.decorator import current_span as current_span
     from loopkit.capture.decorator import span as span
     from loopkit.capture.decorator import trace as trace
+    from loopkit.capture.patching import instrument as instrument
+    from loopkit.capture.patching import uninstrument as uninstrument
     from loopkit.config import Destination as Destination
     from loopkit.config import Limits as Limits
     from loopkit.config import Sampling as Sampling
@@ -71,6 +73,10 @@ _HOMES = {
     "capture.clients": (
         "unwrap",
         "wrap",
+    ),
+    "capture.patching": (
+        "instrument",
+        "uninstrument",
     ),
     "capture.decorator": (
         "current_span",

@@ -100,6 +100,8 @@ class Destination:
     client_key: str | None = None
     """Files with our own certificate and its key, where the receiver asks for one."""
 
+    name: str | None = None
+    """Tells two accounts or projects at one endpoint apart; by default the user name in the URL, if there is one."""
     from_environment: bool = False
     """Named by OpenTelemetry's variables: where the application has a tracer provider, that one serves it."""
 
@@ -131,7 +133,10 @@ class Destination:
         who, _, place = parts.netloc.rpartition("@")
         basic = base64.b64encode(unquote(who).encode()).decode()
         object.__setattr__(self, "endpoint", urlunsplit(parts._replace(netloc=place)))
-        object.__setattr__(self, "headers", {"authorization": f"Basic {basic}", **self.headers})
+        if not any(name.lower() == "authorization" for name in self.headers):
+            object.__setattr__(self, "headers", {"authorization": f"Basic {basic}", **self.headers})
+        if self.name is None:
+            object.__setattr__(self, "name", unquote(who).partition(":")[0])
 
     def _check_certificates(self) -> None:
         import ssl
@@ -139,9 +144,14 @@ class Destination:
         try:
             context = ssl.create_default_context(cafile=self.certificate)
             if self.client_certificate is not None:
-                context.load_cert_chain(self.client_certificate, self.client_key)
+                context.load_cert_chain(self.client_certificate, self.client_key, password=_no_pass_phrase)
         except OSError as error:  # ssl's errors are
             raise InvalidSetting(f"the destination's certificates can't be used: {error}") from error
+
+
+def _no_pass_phrase() -> str:
+    """In the place of asking for one at the terminal."""
+    raise InvalidSetting("the destination's client_key has a pass phrase: give it a key without one")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +216,7 @@ class Sampling:
             _probability(f"the sampling of {name}", value)
         _one_of("the sampling's by", self.by, ("trace", "user"))
         for limit in ("slow", "tokens", "ring_seconds", "ring_bytes"):
-            if getattr(self, limit) is not None:
+            if getattr(self, limit) is not None or limit.startswith("ring"):
                 _above_zero(f"the sampling's {limit}", getattr(self, limit))
         for name in ("head", "tail", "ring_seconds"):  # a whole number is written otherwise than a fraction
             object.__setattr__(self, name, float(getattr(self, name)))
@@ -315,9 +325,12 @@ def _destinations(export: Iterable[str | Destination] | None, env: Mapping[str, 
     for item in found:
         if not isinstance(item, Destination):
             raise InvalidSetting(f"export has {item!r}: give URLs or Destinations")
-    repeated = [endpoint for endpoint, count in Counter(item.endpoint for item in found).items() if count > 1]
+    counts = Counter((item.endpoint, item.name) for item in found)
+    repeated = [endpoint for (endpoint, _), count in counts.items() if count > 1]
     if repeated:
-        raise InvalidSetting(f"export names {repeated[0]!r} twice: every span would go there twice")
+        raise InvalidSetting(
+            f"export names {repeated[0]!r} twice: every span would go there twice; give two accounts a name each"
+        )
     named = _named_by_environment(env)
     if named is not None and all(item.endpoint != named.endpoint for item in found):
         found.append(named)
@@ -378,6 +391,7 @@ def _limits(env: Mapping[str, str]) -> Limits:
         for variable in variables:
             if text := env.get(variable, "").strip():
                 number = _number(variable, text) * unit
+                _above_zero(variable, number)
                 _above_zero(variable, number if name == "append_delay" else int(number))
                 found[name] = number if name == "append_delay" else int(number)
                 break

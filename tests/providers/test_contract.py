@@ -14,12 +14,20 @@ from opentelemetry import trace as otel_trace
 import loopkit
 from loopkit.testing import MemorySink
 from loopkit.types import Span
-from tests.providers.contract import QUESTION, ROWS, Entered, Row, collect, value
+from tests.colours import Entered, closed, collect, value
+from tests.providers.contract import QUESTION, ROWS, Row
 
 pytestmark = [
-    pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name),
-    pytest.mark.parametrize("colour", ["sync", "async"]),
+    pytest.mark.parametrize(
+        ("row", "colour"),
+        [pytest.param(row, colour, id=f"{row.name} {colour}") for row in ROWS for colour in row.colours],
+    )
 ]
+
+
+def stainless(row: Row) -> None:
+    if not row.is_stainless:
+        pytest.skip(f"{row.name} has no such way to call it")
 
 
 def only(recorded: MemorySink) -> Span:
@@ -34,23 +42,23 @@ def said(span: Span) -> str:
 
 
 def test_bodies_are_what_the_sdk_expects(row: Row, colour: str) -> None:
-    row.response_model.model_validate(row.recorded["body"])
+    row.validate()
 
 
 def test_a_call_is_recorded_with_everything(row: Row, colour: str, recorded: MemorySink) -> None:
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, row.answer))
-        response = await value(row.endpoint(client).create(**row.arguments))
-        assert response.id == row.recorded["body"]["id"]
+        response = await value(row.call(client))
+        assert row.id_of(response) == row.response_id
 
     asyncio.run(run())
     span = only(recorded)
     call = span.model_call
     assert call is not None
     assert span.status == "ok"
-    assert (call.provider, call.operation, call.model) == (row.provider, "chat", row.arguments["model"])
-    assert call.response_id == row.recorded["body"]["id"]
-    assert call.response_model == row.recorded["body"]["model"]
+    assert (call.provider, call.operation, call.model) == (row.provider, row.operation, row.model)
+    assert call.response_id == row.response_id
+    assert call.response_model == row.answering_model
     assert [message.role for message in call.input] == ["system", "user"]
     assert call.input[-1].text == QUESTION
     assert said(span) == "Hello there!"
@@ -58,16 +66,18 @@ def test_a_call_is_recorded_with_everything(row: Row, colour: str, recorded: Mem
     assert (call.usage.input_tokens, call.usage.output_tokens) == (19, 10)
     assert call.usage.cache_read_tokens == 4
     assert call.native_request is not None
-    assert json.loads(call.native_request)["model"] == row.arguments["model"]
+    assert row.model in json.loads(call.native_request).values()
+    assert call.parameters["temperature"] == 0.5
 
 
 def test_a_stream_is_recorded_when_it_ends(row: Row, colour: str, recorded: MemorySink) -> None:
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, row.answer))
         plain = row.make(colour, row.answer)
-        expected = await value(row.endpoint(plain).create(stream=True, **row.arguments))
-        stream = await value(row.endpoint(client).create(stream=True, **row.arguments))
-        assert type(stream) is type(expected)
+        expected = await value(row.stream(plain))
+        stream = await value(row.stream(client))
+        assert isinstance(stream, type(expected))
+        assert type(stream).__qualname__ == type(expected).__qualname__
         assert recorded.spans() == []
         assert await collect(stream) == await collect(expected)
 
@@ -85,9 +95,9 @@ def test_a_stream_is_recorded_when_it_ends(row: Row, colour: str, recorded: Memo
 def test_a_stream_closed_early_keeps_what_came(row: Row, colour: str, recorded: MemorySink) -> None:
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, row.answer))
-        stream = await value(row.endpoint(client).create(stream=True, **row.arguments))
-        async with Entered(stream):
-            await collect(stream, most=4)
+        stream = await value(row.stream(client))
+        await collect(stream, most=4)
+        await closed(stream)
 
     asyncio.run(run())
     span = only(recorded)
@@ -98,7 +108,7 @@ def test_a_stream_closed_early_keeps_what_came(row: Row, colour: str, recorded: 
 def test_a_dropped_stream_ends_too(row: Row, colour: str, recorded: MemorySink) -> None:
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, row.answer))
-        stream = await value(row.endpoint(client).create(stream=True, **row.arguments))
+        stream = await value(row.stream(client))
         await collect(stream, most=2)
         del stream
         gc.collect()
@@ -110,10 +120,9 @@ def test_a_dropped_stream_ends_too(row: Row, colour: str, recorded: MemorySink) 
 
 def test_a_stream_that_breaks_is_an_error_with_what_came(row: Row, colour: str, recorded: MemorySink) -> None:
     async def run() -> None:
-        broken = row.events(row.recorded["stream"][:-2], broken=True)
-        client = loopkit.wrap(row.make(colour, lambda request: broken))
-        stream = await value(row.endpoint(client).create(stream=True, **row.arguments))
-        with pytest.raises(Exception, match=r"onnection|reset"):
+        client = loopkit.wrap(row.breaking(colour))
+        stream = await value(row.stream(client))
+        with pytest.raises(Exception, match=r"onnection|reset|throttl"):
             await collect(stream)
 
     asyncio.run(run())
@@ -123,21 +132,22 @@ def test_a_stream_that_breaks_is_an_error_with_what_came(row: Row, colour: str, 
 
 
 def test_the_providers_error_passes_untouched(row: Row, colour: str, recorded: MemorySink) -> None:
-    async def run() -> None:
-        refusal = row.library.Response(400, json={"error": {"message": "no such model", "type": "invalid_request"}})
-        client = loopkit.wrap(row.make(colour, lambda request: refusal))
-        with pytest.raises(row.error_class, match="no such model"):
-            await value(row.endpoint(client).create(**row.arguments))
+    async def run() -> str:
+        client = loopkit.wrap(row.refusing(colour))
+        with pytest.raises(row.error_class, match="no such model") as raised:
+            await value(row.call(client))
+        return raised.type.__name__
 
-    asyncio.run(run())
+    name = asyncio.run(run())
     span = only(recorded)
     assert span.status == "error"
     assert span.error is not None
-    assert span.error.type == "BadRequestError"
+    assert span.error.type == name
     assert "no such model" in span.error.message
 
 
 def test_retries_inside_the_client_are_one_span(row: Row, colour: str, recorded: MemorySink) -> None:
+    stainless(row)
     tries: list[Any] = []
 
     def flaky(request: Any) -> Any:
@@ -148,7 +158,7 @@ def test_retries_inside_the_client_are_one_span(row: Row, colour: str, recorded:
 
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, flaky, max_retries=2))
-        await value(row.endpoint(client).create(**row.arguments))
+        await value(row.call(client))
 
     asyncio.run(run())
     assert len(tries) == 2
@@ -156,6 +166,8 @@ def test_retries_inside_the_client_are_one_span(row: Row, colour: str, recorded:
 
 
 def test_a_raw_response_is_recorded(row: Row, colour: str, recorded: MemorySink) -> None:
+    stainless(row)
+
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, row.answer))
         raw = await value(row.endpoint(client).with_raw_response.create(**row.arguments))
@@ -167,6 +179,8 @@ def test_a_raw_response_is_recorded(row: Row, colour: str, recorded: MemorySink)
 
 
 def test_a_raw_stream_is_recorded(row: Row, colour: str, recorded: MemorySink) -> None:
+    stainless(row)
+
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, row.answer))
         raw = await value(row.endpoint(client).with_raw_response.create(stream=True, **row.arguments))
@@ -178,6 +192,8 @@ def test_a_raw_stream_is_recorded(row: Row, colour: str, recorded: MemorySink) -
 
 
 def test_a_streaming_response_read_in_pieces_is_whole(row: Row, colour: str, recorded: MemorySink) -> None:
+    stainless(row)
+
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, row.answer))
         async with Entered(row.endpoint(client).with_streaming_response.create(**row.arguments)) as response:
@@ -189,6 +205,8 @@ def test_a_streaming_response_read_in_pieces_is_whole(row: Row, colour: str, rec
 
 
 def test_a_streaming_response_is_recorded_when_read(row: Row, colour: str, recorded: MemorySink) -> None:
+    stainless(row)
+
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, row.answer))
         async with Entered(row.endpoint(client).with_streaming_response.create(**row.arguments)) as response:
@@ -202,6 +220,8 @@ def test_a_streaming_response_is_recorded_when_read(row: Row, colour: str, recor
 
 
 def test_a_streaming_response_that_nobody_reads_is_cancelled(row: Row, colour: str, recorded: MemorySink) -> None:
+    stainless(row)
+
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, row.answer))
         async with Entered(row.endpoint(client).with_streaming_response.create(**row.arguments)):
@@ -240,12 +260,14 @@ def test_leaving_the_stream_helper_early_is_cancelled_at_once(row: Row, colour: 
 
 
 def test_copies_of_the_client_are_recorded_too(row: Row, colour: str, recorded: MemorySink) -> None:
+    stainless(row)
+
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, row.answer))
         copy = client.with_options(timeout=7)
-        assert isinstance(copy, (row.client, row.async_client))
+        assert isinstance(copy, (row.client, row.async_client))  # type: ignore[arg-type]
         assert type(copy).__qualname__ == type(row.make(colour, row.answer)).__qualname__
-        await value(row.endpoint(copy).create(**row.arguments))
+        await value(row.call(copy))
 
     asyncio.run(run())
     only(recorded)
@@ -258,10 +280,11 @@ def test_wrapping_twice_records_once_and_unwrap_gives_the_class_back(
         client = row.make(colour, row.answer)
         own = type(client)
         assert loopkit.wrap(loopkit.wrap(client)) is client
-        await value(row.endpoint(client).create(**row.arguments))
+        await value(row.call(client))
         only(recorded)
         assert type(loopkit.unwrap(client)) is own
-        await value(row.endpoint(client).create(**row.arguments))
+        assert loopkit.unwrap(client) is client
+        await value(row.call(client))
         only(recorded)
 
     asyncio.run(run())
@@ -271,7 +294,7 @@ def test_a_stream_being_read_is_not_the_current_span(row: Row, colour: str, reco
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, row.answer))
         with loopkit.span("outer") as outer:
-            stream = await value(row.endpoint(client).create(stream=True, **row.arguments))
+            stream = await value(row.stream(client))
             assert loopkit.current_span().id == outer.id
             await collect(stream)
 
@@ -288,9 +311,9 @@ def test_a_stream_closed_from_another_task_logs_nothing(
 
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, row.answer))
-        stream = await row.endpoint(client).create(stream=True, **row.arguments)
+        stream = await row.stream(client)
         await collect(stream, most=1)
-        await asyncio.create_task(stream.close())
+        await asyncio.create_task(closed(stream))
 
     with caplog.at_level(logging.DEBUG, logger="opentelemetry"):
         asyncio.run(run())
@@ -307,7 +330,7 @@ def test_a_cancelled_call_is_cancelled(row: Row, colour: str, recorded: MemorySi
 
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, hang))
-        task = asyncio.create_task(row.endpoint(client).create(**row.arguments))
+        task = asyncio.create_task(row.call(client))
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -323,20 +346,61 @@ def test_a_cancelled_call_is_cancelled(row: Row, colour: str, recorded: MemorySi
 def test_feedback_finds_the_call_by_response_and_by_id(row: Row, colour: str, stored: MemorySink) -> None:
     async def run() -> tuple[Any, Any]:
         client = loopkit.wrap(row.make(colour, row.answer))
-        response = await value(row.endpoint(client).create(**row.arguments))
-        return loopkit.feedback(response, "helpful", True), loopkit.feedback(response.id, "clear", False)
+        response = await value(row.call(client))
+        return loopkit.feedback(response, "helpful", True), loopkit.feedback(row.id_of(response), "clear", False)
 
     by_object, by_id = asyncio.run(run())
     (span,) = stored.spans()
-    assert by_object.target == span.id
+    assert by_object.target in (span.id, row.response_id)
+    assert loopkit.open_store().resolve(by_object) == span.id
     assert loopkit.open_store().resolve(by_id) == span.id
 
 
 def test_before_init_a_wrapped_client_is_a_plain_one(row: Row, colour: str) -> None:
     async def run() -> None:
         client = loopkit.wrap(row.make(colour, row.answer))
-        response = await value(row.endpoint(client).create(**row.arguments))
-        assert response.id == row.recorded["body"]["id"]
+        response = await value(row.call(client))
+        assert row.id_of(response) == row.response_id
         assert otel_trace.get_current_span() is otel_trace.INVALID_SPAN
 
     asyncio.run(run())
+
+
+def test_an_instrumented_sdk_is_recorded_once_wrapped_or_not(row: Row, colour: str, recorded: MemorySink) -> None:
+    async def run() -> None:
+        await value(row.call(plain))
+        only(recorded)
+        recorded.batches.clear()
+        await value(row.call(loopkit.wrap(row.make(colour, row.answer))))
+        only(recorded)
+        recorded.batches.clear()
+        await collect(await value(row.stream(plain)))
+        assert said(only(recorded)) == "Hello there!"
+        recorded.batches.clear()
+
+    plain = row.make(colour, row.answer)
+    loopkit.instrument(row.package)
+    loopkit.instrument(row.package)
+    try:
+        asyncio.run(run())
+    finally:
+        loopkit.uninstrument(row.package)
+    asyncio.run(_call(row, row.make(colour, row.answer)))
+    assert recorded.spans() == []
+
+
+async def _call(row: Row, client: Any) -> None:
+    await value(row.call(client))
+
+
+def test_a_frameworks_span_is_filled_in_not_doubled(row: Row, colour: str, recorded: MemorySink) -> None:
+    async def run() -> None:
+        client = loopkit.wrap(row.make(colour, row.answer))
+        with loopkit.span("the framework's", kind="llm"):
+            await value(row.call(client))
+            await value(row.call(client))
+
+    asyncio.run(run())
+    inner, outer = recorded.spans()
+    assert (outer.name, said(outer), said(inner)) == ("the framework's", "Hello there!", "Hello there!")
+    assert inner.parent_id == outer.span_id

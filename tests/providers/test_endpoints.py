@@ -23,7 +23,7 @@ from openai.types.audio import Transcription
 import loopkit
 from loopkit.testing import MemorySink
 from loopkit.types import Message, ModelCall, Span, Usage
-from tests.providers.contract import collect, value
+from tests.colours import collect, value
 
 _VECTORS = [[0.5, -0.25, 0.125], [1.0, 0.0, 2.0]]
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from loopkit._plugins import named
 from loopkit.capture.chain import Interceptor
-from loopkit.capture.stainless import ENDPOINTS, hook, is_wrapped, package_of, unhook
+from loopkit.capture.sdks.known import SDKS, sdk_of
 from loopkit.errors import InvalidInput, UnsupportedClient
 
 Client = TypeVar("Client")
@@ -30,18 +30,14 @@ def wrap(
         client = loopkit.wrap(OpenAI())
         client = loopkit.wrap(OpenAI(), guard=loopkit.Guard(input=[checks.pii()]))
     """
-    package = package_of(client)
-    if package is None:
-        kind = type(client)
-        raise UnsupportedClient(
-            f"wrap() got a {kind.__module__}.{kind.__qualname__}; it knows the clients of: {', '.join(ENDPOINTS)}. "
-            "Decorate the function that calls it with @loopkit.trace instead"
-        )
+    sdk = sdk_of(client)
+    if sdk is None:
+        raise _unsupported(client)
     plugins = [named("interceptors", i, {})() if isinstance(i, str) else i for i in interceptors]
     chain = tuple(plugins) if guard is None else (guard, *plugins)
     check_interceptors(chain)
-    if not is_wrapped(client):
-        hook(client, package, chain, provider)
+    if not sdk.is_wrapped(client):
+        sdk.wrap(client, chain, provider)
     elif chain:
         raise InvalidInput("this client is wrapped already: unwrap() it first, then give wrap() guard and interceptors")
     return client
@@ -49,8 +45,9 @@ def wrap(
 
 def unwrap(client: Client) -> Client:
     """Give the client its own class back; a client that isn't wrapped is left as it is."""
-    if is_wrapped(client):
-        unhook(client)
+    sdk = sdk_of(client)
+    if sdk is not None and sdk.is_wrapped(client):
+        sdk.unwrap(client)
     return client
 
 
@@ -59,3 +56,12 @@ def check_interceptors(chain: Iterable[object]) -> None:
     for interceptor in chain:
         if not callable(getattr(interceptor, "around", None)):
             raise InvalidInput(f"{interceptor!r} is no interceptor: it has no method around(call)")
+
+
+def _unsupported(client: object) -> UnsupportedClient:
+    kind = type(client)
+    known = ", ".join(sdk.name for sdk in SDKS if sdk.name != "litellm")
+    return UnsupportedClient(
+        f"wrap() got a {kind.__module__}.{kind.__qualname__}; it knows the clients of: {known}. For others call "
+        "loopkit.record_model_call() when you have the answer, or decorate the function with @loopkit.trace"
+    )

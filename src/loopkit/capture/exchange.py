@@ -27,11 +27,8 @@ class Exchange:
         self.time_to_first_token: float | None = None
 
     def ask(self, request: Mapping[str, Any]) -> None:
-        """The request, as it is sent. One that is too large even with its texts cut keeps what isn't words."""
-        text = snapshot(without(request, self.dialect.words) if self.bare else request)
-        if text.startswith(CUT_WHOLE):
-            text = snapshot({TRUNCATED: len(text), **without(request, self.dialect.words)})
-        self.request = text
+        """The request, as it is sent."""
+        self.request = self._text(without(request, self.dialect.words) if self.bare else request)
 
     def answer(self, given: Any) -> None:
         """The SDK's response object."""
@@ -43,15 +40,23 @@ class Exchange:
         try:
             text = response.model_dump_json(exclude_unset=True, warnings=False, exclude=leave_out)
         except Exception:  # noqa: BLE001  # half a surrogate pair, say, which JSON can hold and UTF-8 can't
-            text = snapshot(without(response.model_dump(warnings=False), leave_out or {}))
-        self.response = text if len(text) <= LIMIT else snapshot(json.loads(text))
-        self.response_id = _text(getattr(response, "id", None))
+            text = self._text(without(response.model_dump(warnings=False), leave_out or {}))
+        self.response = text if len(text) <= LIMIT else self._text(json.loads(text))
+        self.response_id = _text(getattr(response, self.dialect.id_field, None))
 
     def answer_with(self, response: Mapping[str, Any], text: str | None = None) -> None:
         """The response as plain data, and its JSON text where there is one."""
         if text is None or self.bare or len(text) > LIMIT:
-            text = snapshot(without(response, self.dialect.words) if self.bare else response)
-        self.response, self.response_id = text, _text(response.get("id"))
+            text = self._text(without(response, self.dialect.words) if self.bare else response)
+        self.response, self.response_id = text, _text(response.get(self.dialect.id_field))
+
+    def _text(self, body: Mapping[str, Any]) -> str:
+        """As JSON. What is too large even with its texts cut keeps what isn't words: its facts."""
+        text = snapshot(body)
+        if not text.startswith(CUT_WHOLE):
+            return text
+        size = json.loads(text)[TRUNCATED]
+        return snapshot({TRUNCATED: size, **without(body, self.dialect.words)})
 
 
 def _text(value: Any) -> str | None:

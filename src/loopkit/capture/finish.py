@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import chain
 from typing import Any
 
 from loopkit import _host
@@ -25,7 +24,7 @@ from loopkit.capture.snapshot import CUT_WHOLE, LIMIT, TRUNCATED, snapshot
 from loopkit.config import Settings
 from loopkit.detect.patterns import may_hold
 from loopkit.detect.patterns import redact as redact_patterns
-from loopkit.types import Feedback, ModelCall
+from loopkit.types import Feedback, ModelCall, Span
 from loopkit.wire.decode import decode_span
 from loopkit.wire.encode import (
     EncodedSpan,
@@ -54,6 +53,7 @@ from loopkit.wire.names import (
     OUTPUT_MESSAGES,
     PARAMETERS,
     TOOL_DEFINITIONS,
+    is_content,
 )
 
 _LONG = LIMIT // 40
@@ -85,6 +85,7 @@ class Finisher:
         try:
             return self._encoded(live)
         except Exception as error:  # noqa: BLE001  # a redactor may raise anything; its span loses its content
+            self._keep_if_large(live)
             _host.warn_once("redaction", f"a span's content was dropped, since it could not be redacted: {error!r}")
             return self._without_content(live)
 
@@ -167,6 +168,14 @@ class Finisher:
         known = b"" if exchange is None else encode_facts(exchange.dialect.facts(exchange.provider, {}, {}))
         return EncodedSpan(core, known, b"", known, sampled=live.sampled and not live.is_known_to_host)
 
+    def _keep_if_large(self, live: LiveSpan) -> None:
+        """Of a span that loses its words: its tokens are known all the same."""
+        exchange = live.exchange
+        if live.tail_probability == 1.0 or live.kept_for is not None or exchange is None:
+            return
+        if self._is_large(_Told(exchange, exchange.request, exchange.response)):
+            live.kept_for = "tokens"
+
     def _is_large(self, told: _Told | None) -> bool:
         """Whether it is a model call of so many tokens; not read where nobody asked for a limit."""
         if told is None or self._sampling.tokens is None:
@@ -196,11 +205,19 @@ def revived(core: bytes, local: bytes, *, sampled: bool, whole: bool) -> Encoded
     """A span as it was before it was kept as the local store keeps it; `whole` where its facts are in the core."""
 
     @functools.cache  # facts and content are asked for one after the other
-    def spelled_out() -> EncodedSpan:
-        return encode_span(with_messages(decode_span(core + local)))
+    def spelled_out() -> Span:
+        return with_messages(decode_span(core + local))
 
-    known: Piece = b"" if whole else lambda: spelled_out().facts
-    return EncodedSpan(core, known, lambda: spelled_out().content, local, sampled=sampled, crowded=True)
+    def known() -> bytes:
+        call = spelled_out().model_call
+        return b"" if whole or call is None else encode_facts(call)
+
+    def content() -> bytes:
+        found = spelled_out()
+        own = {name: value for name, value in found.attributes.items() if is_content(name)}
+        return encode_span(replace(found, attributes={})).content + encode_own(own)
+
+    return EncodedSpan(core, b"" if whole else known, content, local, sampled=sampled, crowded=True)
 
 
 def _own_content(own: dict[str, Any], texts: tuple[str | None, str | None], has_call: bool, *, keep: bool) -> bytes:
@@ -211,7 +228,7 @@ def _own_content(own: dict[str, Any], texts: tuple[str | None, str | None], has_
     ours = {name for names, text in zip(_VALUES, texts, strict=True) if text is not None for name in names}
     if has_call:
         ours |= _MESSAGES
-    said = {name: own.pop(name) for name in (*chain.from_iterable(_VALUES), *_MESSAGES) if name in own}
+    said = {name: own.pop(name) for name in [name for name in own if is_content(name)]}
     return encode_own({name: value for name, value in said.items() if name not in ours}) if keep else b""
 
 

@@ -17,7 +17,7 @@ from opentelemetry import trace as otel_trace
 
 from loopkit import _host
 from loopkit.capture import slot
-from loopkit.capture.chain import Call, Interceptor
+from loopkit.capture.chain import Call, Filter, Interceptor
 from loopkit.capture.dialects._protocol import Dialect
 from loopkit.capture.exchange import Exchange
 from loopkit.capture.foreign import tells_of_a_model
@@ -83,10 +83,22 @@ class HookedCall:
             return self._watched(result)
         return result
 
+    def received_whole(self, result: Any) -> Any:
+        """Record a whole answer that is no pydantic object."""
+        with _receiving:
+            self.recording.returned(result)
+        return result
+
+    def filters(self) -> tuple[Filter, ...]:
+        """What the interceptors want to see of the stream."""
+        return stream_filters(self.interceptors, self.call)
+
     def _watched(self, result: Any) -> Any:
-        filters = stream_filters(self.interceptors, self.call)
+        filters = self.filters()
         if hasattr(result, "_iterator") and hasattr(result, "response"):
             return watch_stream(result, self.recording, filters)
+        if hasattr(result, "generator") and hasattr(result, "response"):
+            return watch_stream(result, self.recording, filters, "generator")
         if hasattr(result, "http_response") and hasattr(result, "parse"):
             return self._raw(result, filters)
         if self.call.stream and (hasattr(result, "__next__") or hasattr(result, "__anext__")):

@@ -123,8 +123,8 @@ class LiveSpan(OtelSpan):
         """Trace id and span id in one string."""
         return f"{self.trace_id:032x}-{self.span_id:016x}"
 
-    def finish(self, error: BaseException | None = None, *, cancelled: bool = False) -> None:
-        """End the span and queue it; later calls do nothing."""
+    def finish(self, error: BaseException | None = None, *, cancelled: bool = False, at: int | None = None) -> None:
+        """End the span, now or at a time that has been, and queue it; later calls do nothing."""
         try:
             self._open.pop()  # atomic, so that two threads can't both finish it
         except IndexError:
@@ -134,7 +134,7 @@ class LiveSpan(OtelSpan):
             self.status = "cancelled" if type(error).__name__ in _CANCELLED else "error"
         elif cancelled:
             self.status = "cancelled"
-        self.ended_at = max(self.recorder.clock.now(), self.started_at)
+        self.ended_at = max(self.recorder.clock.now() if at is None else at, self.started_at)
         self.parent = None
         self.recorder.put(self)
 
@@ -211,7 +211,7 @@ class LiveSpan(OtelSpan):
 
     def end(self, end_time: int | None = None) -> None:
         """OpenTelemetry's word for `finish`."""
-        self.finish()
+        self.finish(at=end_time)
 
 
 UNRECORDED = "unrecorded"

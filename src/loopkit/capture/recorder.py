@@ -65,7 +65,8 @@ class Recorder:
     def current(self, live: LiveSpan | None) -> object:
         """Make the span (or the fact that it was dropped) current; give back what `leave` wants."""
         if live is None:
-            return otel_context.attach(otel_context.set_value(_DROPPED, True))
+            why = self.budget if self.budget.level >= 2 else True  # for the budget, while it lasts
+            return otel_context.attach(otel_context.set_value(_DROPPED, why))
         return otel_context.attach(otel_trace.set_span_in_context(live))
 
     @staticmethod
@@ -109,7 +110,8 @@ class Recorder:
         self, parent: otel_trace.SpanContext, name: str, kind: Kind, task: str | None, here: otel_context.Context
     ) -> LiveSpan | None:
         """A span with none of ours above it; None where the head leaves it out."""
-        if here.get(_DROPPED):
+        dropped = here.get(_DROPPED)
+        if dropped is not None and (dropped is not self.budget or self.budget.level >= 2):
             return None
         trace_id = parent.trace_id if parent.is_valid else self.ids.trace_id()
         sampling = self.settings.sampling

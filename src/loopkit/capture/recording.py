@@ -24,7 +24,7 @@ _shield = _host.Shielded("recording a call")
 class Recording:
     """A span under way and the exchange it carries; without a recorder it does nothing."""
 
-    __slots__ = ("__weakref__", "_fold", "adopted", "exchange", "live", "recorder")
+    __slots__ = ("__weakref__", "_fold", "_last", "adopted", "exchange", "live", "recorder")
 
     def __init__(
         self,
@@ -40,6 +40,8 @@ class Recording:
         self.adopted = adopted
         """Whether somebody else, a framework above, has started the span, made it current, and ends it."""
         self._fold: Fold | None = None
+        self._last: int | None = None
+        """When the last chunk came."""
         if live is not None:
             live.exchange = exchange
 
@@ -91,6 +93,8 @@ class Recording:
                 fold = self._fold = self.exchange.dialect.fold()
                 started = self.live.started_at
                 self.exchange.time_to_first_token = (self.live.recorder.clock.now() - started) / 1e9
+            if self.live is not None:
+                self._last = self.live.recorder.clock.now()
             fold.feed(chunk)
 
     def ended(self) -> None:
@@ -105,14 +109,20 @@ class Recording:
             self._keep_partial()
             self._finish(cancelled=True)
 
+    def dropped(self) -> None:
+        """Nobody can read the rest any more, since when is not known: it ended with its last chunk."""
+        if self.live is not None:
+            self._keep_partial()
+            self._finish(cancelled=True, at=self._last)
+
     def remember(self, thing: Any) -> None:
         """Let feedback be given on this object."""
         if self.recorder is not None and self.live is not None and thing is not None:
             self.recorder.identities.remember(thing, self.live.id)
 
-    def _finish(self, error: BaseException | None = None, *, cancelled: bool = False) -> None:
+    def _finish(self, error: BaseException | None = None, *, cancelled: bool = False, at: int | None = None) -> None:
         if self.live is not None and not self.adopted:
-            self.live.finish(error, cancelled=cancelled)
+            self.live.finish(error, cancelled=cancelled, at=at)
 
     def _read(self, body: str, exchange: Exchange) -> None:
         try:

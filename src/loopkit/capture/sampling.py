@@ -161,6 +161,12 @@ class Tail:
         """Sampled-out traces, or parts of them, that could not wait as long as they should."""
         return self.dropped + (0 if self._ring is None else self._ring.dropped)
 
+    def after_fork(self) -> None:
+        """In a child: what the parent lost is the parent's to tell."""
+        self.dropped = 0
+        if self._ring is not None:
+            self._ring.dropped = 0
+
     def close(self) -> None:
         """Give back the ring."""
         if self._ring is not None:

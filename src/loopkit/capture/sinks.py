@@ -44,6 +44,11 @@ class Sink(Protocol):
 class Drainable(Protocol):
     """A sink that sends what it took somewhere else, later."""
 
+    @property
+    def lost(self) -> int:
+        """How much was refused there, or dropped before, since this process started."""
+        ...
+
     def drained(self, timeout: float) -> bool:
-        """Wait until all of it has been taken there; False at the timeout, in seconds."""
+        """Wait until all of it has been taken there, or refused; False at the timeout, in seconds."""
         ...

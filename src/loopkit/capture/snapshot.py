@@ -43,10 +43,11 @@ def snapshot(value: Any) -> str:
         text = _encode(value)
     except Exception:  # noqa: BLE001  # circular, odd keys, too deep, changed meanwhile; a model_dump may raise anything
         text = _without_what_fails(value)
-    if len(text) > LIMIT:
+    size = len(text)
+    if size > LIMIT:
         text = _encode(_cut(json.loads(text), LIMIT // 20))
     if len(text) > LIMIT:
-        return _encode({TRUNCATED: len(text), "start": text[: LIMIT // 2]})
+        return _encode({TRUNCATED: size, "start": _fitting(json.loads(text), [LIMIT // 4])})
     return text
 
 
@@ -72,6 +73,24 @@ def _cut(value: Any, longest: int) -> Any:
     if isinstance(value, list):
         return [_cut(item, longest) for item in inside]
     return value
+
+
+def _fitting(value: Any, room: list[int]) -> Any:
+    """The beginning of a JSON value, as long as there is room: a value still, in which secrets can be found."""
+    inside: Any = value
+    if isinstance(value, dict):
+        return {key: _fitting(item, room) for key, item in inside.items() if _takes(room, len(key))}
+    if isinstance(value, list):
+        return [_fitting(item, room) for item in inside if _takes(room, 1)]
+    if isinstance(value, str) and not _takes(room, len(value)):
+        return "…"
+    return inside
+
+
+def _takes(room: list[int], size: int) -> bool:
+    has_room = room[0] > 0
+    room[0] -= size + 4
+    return has_room
 
 
 def plain(value: Any) -> Any:

@@ -85,6 +85,10 @@ class RecordedIterator:
                 self.stepping = False
         return self._ready.popleft()
 
+    def abandoned(self) -> None:
+        """Closed before its end."""
+        self._recording.abandoned()
+
     def _end(self) -> None:
         self._ended = True
         try:
@@ -106,14 +110,15 @@ class RecordedIterator:
         self._ready.extend(chunks)
 
 
-def watch_stream(stream: Any, recording: Recording, filters: tuple[Filter, ...]) -> Any:
+def watch_stream(stream: Any, recording: Recording, filters: tuple[Filter, ...], iterator: str = "_iterator") -> Any:
     """Put the recording iterator inside an SDK's stream object: the type stays, and so does its identity.
 
-    Both Stainless stream classes keep their iterator in `_iterator` and their HTTP response in `response`.
+    Both Stainless stream classes keep their iterator in `_iterator` and their HTTP response in `response`; Mistral's
+    in `generator`.
     """
     response = stream.response
     busy = _watch_close(response, recording)
-    _put_inside(stream, recording, filters, busy)
+    _put_inside(stream, recording, filters, busy, iterator)
     return stream
 
 
@@ -121,7 +126,7 @@ def watch_raw(raw: Any, recording: Recording, filters: tuple[Filter, ...]) -> An
     """A raw response whose body hasn't been read: recorded when the application reads, parses or closes it."""
     busy = _watch_close(raw.http_response, recording)
     _watch_read(raw.http_response, recording, busy)
-    _watch_garbage(raw, recording)
+    watch_garbage(raw, recording)
     recording.remember(raw)
     parse = raw.parse
 
@@ -146,7 +151,7 @@ def watch_raw(raw: Any, recording: Recording, filters: tuple[Filter, ...]) -> An
 def watch_generator(inner: Any, recording: Recording, filters: tuple[Filter, ...]) -> Any:
     """A generator in the place of one, or of an iterator that is no object to hold on to."""
     made = _awatched(inner, recording, filters) if hasattr(inner, "__anext__") else _watched(inner, recording, filters)
-    _watch_garbage(made, recording)
+    watch_garbage(made, recording)
     recording.remember(made)
     return made
 
@@ -200,11 +205,14 @@ class _Busy:
             self._recording.raised(error)
 
 
-def _put_inside(stream: Any, recording: Recording, filters: tuple[Filter, ...], busy: _Busy) -> None:
+def _put_inside(
+    stream: Any, recording: Recording, filters: tuple[Filter, ...], busy: _Busy, iterator: str = "_iterator"
+) -> None:
     response = stream.response
     close = response.aclose if hasattr(stream, "__aiter__") else response.close
-    busy.iterator = stream._iterator = RecordedIterator(stream._iterator, recording, filters, close)
-    _watch_garbage(stream, recording)
+    busy.iterator = RecordedIterator(getattr(stream, iterator), recording, filters, close)
+    setattr(stream, iterator, busy.iterator)
+    watch_garbage(stream, recording)
     recording.remember(stream)
 
 
@@ -265,6 +273,7 @@ def _watch_close(response: Any, recording: Recording) -> _Busy:
     return busy
 
 
-def _watch_garbage(thing: Any, recording: Recording) -> None:
+def watch_garbage(thing: Any, recording: Recording) -> None:
+    """End the recording when nobody can read the thing any more."""
     with contextlib.suppress(TypeError):
-        weakref.finalize(thing, recording.abandoned).atexit = False
+        weakref.finalize(thing, recording.dropped).atexit = False

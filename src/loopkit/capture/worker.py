@@ -32,6 +32,8 @@ _CROWDED = 2048
 """With so many waiting there is no time for that: threads that compute get it back only after the same interval."""
 _HEAVY = 4096
 """Characters of content from which on an item is weighed."""
+_GONE = -1
+"""The weight of a span that went for a heavier one: it is passed over."""
 _HELD_LIMIT = 64
 """Batches kept in memory for a sink that can't take them (a full disk); beyond it the oldest goes."""
 
@@ -49,6 +51,8 @@ class Worker:
         self.dropped = 0
         """Spans and feedback that the queue's bound cost, or that no sink could take."""
         self._seconds = 0.0
+        self._lost_told = 0
+        """What destinations had refused or dropped when somebody last waited for them."""
         self.budget = Budget(settings.limits.budget, self.seconds)
         self._awake = False
         self._closed = False
@@ -59,7 +63,7 @@ class Worker:
         """Queue an item; where the queue is full one goes, by `Limits.drop`, and is counted."""
         waiting = len(self._queue)
         full = waiting >= self._limits.queue_items
-        if (full and not self._makes_room(item)) or not self._has_room(item):
+        if (full and not self._makes_room(item)) or (isinstance(item, LiveSpan) and not self._takes_heavy(item)):
             self._count_dropped()
             return
         self._queue.append(item)
@@ -72,7 +76,7 @@ class Worker:
     @property
     def queued(self) -> int:
         """What waits now."""
-        return len(self._queue)
+        return len(self._queue) - self._gone
 
     def seconds(self) -> float:
         """Processor time that this thread and the sinks' own threads have taken so far."""
@@ -93,6 +97,8 @@ class Worker:
         if self._closed or threading.current_thread() is self._thread:  # where one would wait for oneself
             return False
         deadline = time.monotonic() + timeout
+        sending = [sink for sink in self.sinks if isinstance(sink, Drainable)]
+        told = self._lost_told
         done = threading.Event()
         self._hurry.set()
         self._queue.append(done)
@@ -104,9 +110,10 @@ class Worker:
             raise fault
         if not finished or any(self._held.values()):
             return False
-        sending = [sink for sink in self.sinks if isinstance(sink, Drainable)]
         if delivered and sending:
-            return all([sink.drained(max(deadline - time.monotonic(), 0.0)) for sink in sending])  # noqa: C419  # all are asked
+            drained = [sink.drained(max(deadline - time.monotonic(), 0.0)) for sink in sending]
+            lost = self._lost_told = sum(sink.lost for sink in sending)
+            return all(drained) and lost == told  # what was refused since the last time was not taken
         kept = [sink.durable for sink in self.sinks if sink.durable is not None]
         return bool(kept) and all(kept)
 
@@ -130,6 +137,10 @@ class Worker:
     def after_fork(self) -> None:
         """In a child: an empty queue (the parent still has its items) and a thread of its own."""
         self._start_empty()
+        self.recorded = self.dropped = 0
+        self._seconds = 0.0
+        self.finisher.redacted = self.finisher.without_content = 0
+        self.tail.after_fork()
         self.budget.reset()
         for sink in self.sinks:
             self._shielded("a sink after a fork", sink.after_fork)
@@ -143,6 +154,8 @@ class Worker:
         self._starting = threading.Lock()
         self._weighing = threading.Lock()
         self._heavy_bytes = 0
+        self._heavy: deque[LiveSpan] = deque()
+        self._gone = 0
         self._fault = None
         self._thread: threading.Thread | None = None
 
@@ -184,8 +197,8 @@ class Worker:
                 waiting = item
                 break
             if isinstance(item, (LiveSpan, Feedback)):
-                if isinstance(item, LiveSpan):
-                    self._weigh(-item.weight)
+                if isinstance(item, LiveSpan) and item.weight and not self._lightened(item):
+                    continue
                 items.append(item)
             else:
                 self._shielded("a job", item)
@@ -252,12 +265,35 @@ class Worker:
         if not _host.report(place, error):
             self._fault = error
 
-    def _has_room(self, item: LiveSpan | Feedback) -> bool:
-        """Whether the queue can take this item's content; only heavy ones are weighed, the count bounds the rest."""
-        if isinstance(item, Feedback):
+    def _takes_heavy(self, item: LiveSpan) -> bool:
+        """Whether there is room for its content. Heavy ones alone are weighed, and make room for each other alone."""
+        weight = _weight(item)
+        if weight == 0:
             return True
-        item.weight = _weight(item)
-        return item.weight == 0 or self._weigh(item.weight)
+        with self._weighing:
+            while self._heavy_bytes + weight > self._limits.queue_bytes:
+                goes = self._limits.drop == "oldest" or (self._limits.drop == "sampled" and random() < 0.5)
+                if not goes or not self._heavy or weight > self._limits.queue_bytes:
+                    return False
+                oldest = self._heavy.popleft()
+                self._heavy_bytes -= oldest.weight
+                oldest.weight, oldest.input, oldest.output, oldest.exchange = _GONE, None, None, None
+                self._gone += 1
+                self._count_dropped()
+            self._heavy_bytes += weight
+            self._heavy.append(item)
+            item.weight = weight
+        return True
+
+    def _lightened(self, item: LiveSpan) -> bool:
+        """Take a heavy one off the scales; False where it has gone meanwhile to make room."""
+        with self._weighing:
+            if item.weight == _GONE:
+                self._gone -= 1
+                return False
+            self._heavy_bytes -= item.weight
+            self._heavy.remove(item)  # the first one or nearly: they come in order
+        return True
 
     def _makes_room(self, item: LiveSpan | Feedback) -> bool:
         """Whether the oldest went for this one. Feedback never goes for a span, and nothing that somebody waits for."""
@@ -266,29 +302,25 @@ class Worker:
         return self._limits.drop == "sampled" and random() < 0.5 and self._drops_oldest()
 
     def _drops_oldest(self) -> bool:
-        try:
-            oldest = self._queue.popleft()
-        except IndexError:
-            return False
+        passed: list[Any] = []
+        oldest: Any = None
+        while len(passed) < _BATCH and not isinstance(oldest, LiveSpan):
+            try:
+                oldest = self._queue.popleft()
+            except IndexError:
+                break
+            if not isinstance(oldest, LiveSpan):
+                passed.append(oldest)
+        self._queue.extendleft(reversed(passed))
         if not isinstance(oldest, LiveSpan):
-            self._queue.appendleft(oldest)
             return False
-        self._weigh(-oldest.weight)
-        self._count_dropped()
+        if oldest.weight == 0 or self._lightened(oldest):
+            self._count_dropped()
         return True
 
     def _count_dropped(self) -> None:
         self.dropped += 1
         _host.warn_now_and_then("queue", f"the queue is full: {self.dropped} spans were dropped so far")
-
-    def _weigh(self, weight: int) -> bool:
-        if weight == 0:
-            return True
-        with self._weighing:
-            if weight > 0 and self._heavy_bytes + weight > self._limits.queue_bytes:
-                return False
-            self._heavy_bytes += weight
-        return True
 
     def _hold(self, held: deque[Batch], error: Exception) -> None:
         if not (held[-1].spans or held[-1].feedback):

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from loopkit.capture.stainless import package_of
+from loopkit.capture.sdks.known import sdk_of
 from loopkit.errors import InvalidSetting
 from loopkit.evals.scoring import Evaluator
 from loopkit.route.router import Router
@@ -34,7 +34,7 @@ class Application:
 
     def client(self) -> Any:
         """The first client of a known SDK among the module's names, or None."""
-        return next((value for value in self._values() if package_of(value) is not None), None)
+        return next((value for value in self._values() if sdk_of(value) is not None), None)
 
     def evaluators(self) -> list[Evaluator]:
         """The module's evaluators."""

@@ -23,6 +23,7 @@ from loopkit.capture.sinks import Batch
 from loopkit.config import Destination, Settings
 from loopkit.types import Kind
 from loopkit.wire.decode import attributes_of
+from loopkit.wire.names import OUR_PREFIXES
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -166,6 +167,10 @@ def readable(data: bytes, provider: Any, version: str) -> ReadableSpan:
     message = OtlpSpan.FromString(data)
     limits = getattr(provider, "_span_limits", None) or SpanLimits()
     trace_id = int.from_bytes(message.trace_id, "big")
+    values = [(name, _hashable(value)) for name, value in attributes_of(message)]
+    if limits.max_span_attributes is not None and len(values) > limits.max_span_attributes:
+        # The SDK would let the first ones go, which are ours: the application's last ones go.
+        values = sorted(values, key=lambda item: not item[0].startswith(OUR_PREFIXES))[: limits.max_span_attributes]
 
     def context(span_id: bytes) -> SpanContext:
         return SpanContext(trace_id, int.from_bytes(span_id, "big"), is_remote=False, trace_flags=_SAMPLED)
@@ -178,7 +183,7 @@ def readable(data: bytes, provider: Any, version: str) -> ReadableSpan:
         resource=provider.resource,
         attributes=BoundedAttributes(
             limits.max_span_attributes,
-            {name: _hashable(value) for name, value in attributes_of(message)},
+            dict(values),
             max_value_len=limits.max_span_attribute_length,
         ),
         kind=SpanKind.CLIENT if message.kind == message.SPAN_KIND_CLIENT else SpanKind.INTERNAL,

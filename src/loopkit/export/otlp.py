@@ -58,8 +58,6 @@ class OtlpSink:
         self.spool = spool_of(settings.home, destination)
         self.spooled = self.delivered = self.refused = 0
         """Spans, since this process started."""
-        self._lost = 0
-        """What was refused or dropped, as of the last time that somebody asked."""
         self.seconds = 0.0
         """Processor time of its own thread."""
         self._start_fresh()
@@ -102,14 +100,18 @@ class OtlpSink:
         self.spool.sync()
 
     def drained(self, timeout: float) -> bool:
-        """See `Drainable.drained`. What was refused since the last time was not taken."""
+        """See `Drainable.drained`."""
         deadline = time.monotonic() + timeout
         while self._served() and any(self.spool.waiting()):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_POLL)
-        lost, self._lost = self._lost, self.refused + self.spool.dropped
-        return lost == self._lost
+        return True
+
+    @property
+    def lost(self) -> int:
+        """See `Drainable.lost`."""
+        return self.refused + self.spool.dropped
 
     def delivery(self) -> Delivery:
         """How it is going here."""
@@ -144,7 +146,7 @@ class OtlpSink:
         self._thread: threading.Thread | None = None
 
     def _wake(self) -> None:
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             thread = threading.Thread(target=self._run, name="loopkit-otlp", daemon=True)
             try:
                 thread.start()
@@ -162,8 +164,7 @@ class OtlpSink:
             transport = transport_to(self.destination, self._http)
         except Exception as error:  # noqa: BLE001  # say, a file with certificates that has gone since init()
             _host.report(f"connecting to {self.destination.endpoint}", error)
-            self._thread = None  # the next batch tries again
-            return
+            return  # the next batch tries again
         try:
             while not self._stop.is_set():
                 self._work.wait()

@@ -20,15 +20,15 @@ _MEMORY_LIMIT: Final = 32 << 20
 
 
 def spools(home: str | os.PathLike[str] | None = None) -> dict[str, DiskSpool]:
-    """What waits on disk, by endpoint: of this home directory, whichever processes left it.
+    """What waits on disk, by endpoint, and name where it has one: of this home directory, whichever process left it.
 
     Look at `waiting()` and `letters()`, `replay()` the dead letters, or `clear()` everything.
     """
     root = (home_directory() if home is None else Path(home)) / "spool"
     found: dict[str, DiskSpool] = {}
     for file in sorted(root.glob(f"*/{_ENDPOINT}")):
-        endpoint, limit = file.read_text().split()
-        found[endpoint] = DiskSpool(file.parent, int(limit), time.time_ns)
+        endpoint, limit, *name = file.read_text().split(maxsplit=2)
+        found[" ".join((endpoint, *name)).strip()] = DiskSpool(file.parent, int(limit), time.time_ns)
     return found
 
 
@@ -37,14 +37,17 @@ def spool_of(home: Path, destination: Destination) -> Spool:
 
     Raises `InvalidSetting` for a place that is a file.
     """
-    directory = home / "spool" / hashlib.sha256(destination.endpoint.encode()).hexdigest()[:16]
+    place = destination.endpoint if destination.name is None else f"{destination.endpoint} {destination.name}"
+    directory = home / "spool" / hashlib.sha256(place.encode()).hexdigest()[:16]
     draw = random.SystemRandom().random
     try:
         spool = DiskSpool(
             directory, destination.spool_bytes, time.time_ns,
             batches=destination.spool_batches, drop=destination.drop, chance=draw,
         )  # fmt: skip
-        (directory / _ENDPOINT).write_text(f"{destination.endpoint} {destination.spool_bytes}\n")
+        (directory / _ENDPOINT).write_text(
+            f"{destination.endpoint} {destination.spool_bytes} {destination.name or ''}\n"
+        )
     except (FileExistsError, NotADirectoryError) as error:
         raise InvalidSetting(
             f"the spool's directory {directory} can't be made, since {error.filename} is a file: move it away, or "

@@ -12,15 +12,10 @@ from loopkit import _host
 from loopkit.capture.finish import OURS
 from loopkit.config import Destination, Limits
 from loopkit.wire.decode import decode_span
+from loopkit.wire.names import OUR_PREFIXES
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
-
-_PREFIXES = (
-    "gen_ai.", "loopkit.", "openinference.", "input.", "output.", "session.", "user.", "error.", "feature_flag.",
-    "tag.tags", "metadata", "openai.",
-)  # fmt: skip
-"""What the names in `wire.names` begin with."""
 
 
 class Reshape:
@@ -52,19 +47,19 @@ class Reshape:
         from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
         message = OtlpSpan.FromString(span)
-        for item in message.attributes:
-            item.key = self._renames.get(item.key, item.key)
-            if self._longest is not None:
-                _shorten(item.value, self._longest)
         if len(message.attributes) > self._most:
             # the application's own go first, the last ones of them
-            ranked = sorted(message.attributes, key=lambda item: not item.key.startswith(_PREFIXES))
+            ranked = sorted(message.attributes, key=lambda item: not item.key.startswith(OUR_PREFIXES))
             message.dropped_attributes_count += len(ranked) - self._most
             copies = [(item.key, item.value.SerializeToString()) for item in ranked[: self._most]]
             del message.attributes[:]
             for key, value in copies:
                 item = message.attributes.add(key=key)
                 item.value.ParseFromString(value)
+        for item in message.attributes:
+            item.key = self._renames.get(item.key, item.key)
+            if self._longest is not None:
+                _shorten(item.value, self._longest)
         return bytes(message.SerializeToString())
 
 

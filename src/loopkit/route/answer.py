@@ -11,7 +11,7 @@ from typing import Any
 
 from loopkit.capture.decorator import span
 from loopkit.capture.dialects._protocol import Conversation
-from loopkit.capture.stainless import DEFAULT_DIALECTS, package_of
+from loopkit.capture.sdks.known import sdk_of
 from loopkit.errors import InvalidInput
 from loopkit.prompts.nearest import NearestIndex, text_of
 from loopkit.prompts.template import render
@@ -44,12 +44,12 @@ class Kitchen:
     @property
     def dialect(self) -> Conversation:
         """How this client is spoken to."""
-        package = None if self.client is None else package_of(self.client)
-        if package is None:
+        sdk = None if self.client is None else sdk_of(self.client)
+        if sdk is None or sdk.conversation is None:
             raise InvalidInput(
-                f"a variant with a model needs a client of openai, anthropic or groq; this one is {self.client!r}"
+                f"a variant with a model needs a client that wrap() knows, of openai, say; this one is {self.client!r}"
             )
-        return DEFAULT_DIALECTS[package]
+        return sdk.conversation
 
     def serve(self, variant: Variant, inputs: Mapping[str, Any]) -> Answer:
         """The variant's answer to these inputs. The provider's exceptions pass untouched."""

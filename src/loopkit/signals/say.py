@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from loopkit import _host
 from loopkit.capture import slot
+from loopkit.capture.dialects._content import mapping
 from loopkit.capture.live import UNRECORDED, Handle
 from loopkit.errors import InvalidInput
 from loopkit.signals.identity import pseudonym
@@ -113,8 +114,8 @@ def target_of(target: Any) -> str:
     found = None if recorder is None else recorder.identities.find(target)
     if found is not None:
         return found
-    response_id = getattr(target, "id", None)
-    if isinstance(response_id, str) and response_id:
+    response_id = _response_id(target)
+    if response_id is not None:
         return response_id
     if recorder is None and target is not None:
         return UNRECORDED
@@ -122,6 +123,15 @@ def target_of(target: Any) -> str:
         f"a {type(target).__name__} is no target: give a response that a wrapped client returned, its id, "
         "current_span().id, 'trace:…', 'session:…' or a join key such as 'order:4432'"
     )
+
+
+def _response_id(response: Any) -> str | None:
+    """Where providers put it: OpenAI and most, Google, AWS."""
+    found: Any = getattr(response, "id", None) or getattr(response, "response_id", None)
+    if isinstance(response, dict):
+        whole = mapping(response)
+        found = whole.get("id") or mapping(whole.get("ResponseMetadata")).get("RequestId")
+    return found if isinstance(found, str) and found else None
 
 
 def _name(name: str | None, value: Any, fields: dict[str, Any]) -> str:

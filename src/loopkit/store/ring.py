@@ -12,6 +12,7 @@ import sqlite3
 import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from loopkit import _host
 from loopkit._ids import Clock
@@ -34,11 +35,23 @@ _MIGRATIONS = (
     CREATE TABLE bears (key TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (key, seq)) WITHOUT ROWID;
     CREATE TABLE asked (key TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    """
+    DROP TABLE IF EXISTS held;
+    DROP TABLE IF EXISTS bears;
+    DROP TABLE IF EXISTS asked;
+    CREATE TABLE held (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, trace_id TEXT NOT NULL, until INTEGER NOT NULL, resource BLOB NOT NULL,
+        spans BLOB NOT NULL
+    );
+    CREATE INDEX held_by_trace ON held (trace_id);
+    CREATE INDEX held_by_time ON held (until);
+    CREATE TABLE bears (key TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (key, seq)) WITHOUT ROWID;
+    CREATE INDEX bears_by_seq ON bears (seq);
+    CREATE TABLE asked (key TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
+    """,
 )
-"""A row of `bears` outlives what was held; those are cleared away when much of it has gone."""
+"""How long a trace waits is said by the process that holds it: others have other settings."""
 _RECORD = struct.Struct("<??II")
-_CLEARING = 1000
-"""Rows of `held` that go before what they bore is cleared away."""
 
 
 class Ring(Database):
@@ -50,7 +63,6 @@ class Ring(Database):
         self._clock = clock
         self._nanoseconds = int(sampling.ring_seconds * 1e9)
         self._bytes = sampling.ring_bytes
-        self._gone = 0
         self.dropped = 0
         """Parts of traces that went before their time was over, since this process started."""
         super().__init__(home / FILE, _MIGRATIONS)
@@ -65,12 +77,12 @@ class Ring(Database):
             known = self._asked(connection, {key for trace in given for key in trace.keys}, now)
             wanted = [trace for trace in given if not known.isdisjoint(trace.keys)]
             # Feedback on one span of a trace asks for all of it, whatever keys the rest bears.
-            _ask(connection, {f"trace:{trace.trace_id}" for trace in wanted} - known, now)
+            self._ask(connection, {f"trace:{trace.trace_id}" for trace in wanted} - known, now)
             for trace in given:
                 if known.isdisjoint(trace.keys):
-                    row = (trace.trace_id, now, trace.resource, _packed(trace.spans))
+                    row = (trace.trace_id, now + self._nanoseconds, trace.resource, _packed(trace.spans))
                     seq = connection.execute(
-                        "INSERT INTO held (trace_id, at, resource, spans) VALUES (?, ?, ?, ?)", row
+                        "INSERT INTO held (trace_id, until, resource, spans) VALUES (?, ?, ?, ?)", row
                     ).lastrowid
                     connection.executemany(
                         "INSERT OR IGNORE INTO bears VALUES (?, ?)", [(utf8(key), seq) for key in trace.keys]
@@ -86,15 +98,16 @@ class Ring(Database):
         asked = {utf8(key) for key in keys}
         now = self._clock.now()
         with self.transaction() as connection:
-            _ask(connection, asked, now)
+            self._ask(connection, asked, now)
             found = connection.execute(
                 "SELECT DISTINCT trace_id FROM bears JOIN held USING (seq)"
-                " WHERE key IN (SELECT value FROM json_each(?)) AND at >= ?",
-                (json.dumps(sorted(asked)), now - self._nanoseconds),
+                " WHERE key IN (SELECT value FROM json_each(?)) AND until >= ?",
+                (json.dumps(sorted(asked)), now),
             ).fetchall()
             if not found:
+                self._make_room(connection, now)
                 return
-            _ask(connection, {f"trace:{trace_id}" for (trace_id,) in found}, now)
+            self._ask(connection, {f"trace:{trace_id}" for (trace_id,) in found}, now)
             ids = json.dumps([trace_id for (trace_id,) in found])
             rows = connection.execute(
                 "SELECT trace_id, resource, spans FROM held"
@@ -102,31 +115,31 @@ class Ring(Database):
                 (ids,),
             )
             hand_on([Held(row[0], frozenset(), row[1], _unpacked(row[2])) for row in rows])
-            connection.execute("DELETE FROM held WHERE trace_id IN (SELECT value FROM json_each(?))", (ids,))
+            _delete(connection, "trace_id IN (SELECT value FROM json_each(?))", (ids,))
+            self._make_room(connection, now)
+
+    def _ask(self, connection: sqlite3.Connection, keys: set[str], now: int) -> None:
+        rows = [(utf8(key), now + self._nanoseconds) for key in sorted(keys)]
+        connection.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?)", rows)
 
     def _asked(self, connection: sqlite3.Connection, keys: set[str], now: int) -> set[str]:
         rows = connection.execute(
-            "SELECT key FROM asked WHERE key IN (SELECT value FROM json_each(?)) AND at >= ?",
-            (json.dumps(sorted(map(utf8, keys))), now - self._nanoseconds),
+            "SELECT key FROM asked WHERE key IN (SELECT value FROM json_each(?)) AND until >= ?",
+            (json.dumps(sorted(map(utf8, keys))), now),
         )
         return {key for (key,) in rows}
 
     def _make_room(self, connection: sqlite3.Connection, now: int) -> None:
-        oldest = now - self._nanoseconds
-        self._gone += connection.execute("DELETE FROM held WHERE at < ?", (oldest,)).rowcount
-        connection.execute("DELETE FROM asked WHERE at < ?", (oldest,))
+        _delete(connection, "until < ?", (now,))
+        connection.execute("DELETE FROM asked WHERE until < ?", (now,))
         dropped = 0
         while (size := _size(connection)) > self._bytes:
             (rows,) = connection.execute("SELECT count(*) FROM held").fetchone()
             if not rows:
                 break
             share = math.ceil(rows * (size - self._bytes) / size)  # of the rows, as of the room
-            connection.execute("DELETE FROM held WHERE seq IN (SELECT seq FROM held ORDER BY seq LIMIT ?)", (share,))
+            _delete(connection, "seq IN (SELECT seq FROM held ORDER BY seq LIMIT ?)", (share,))
             dropped += share
-        self._gone += dropped
-        if self._gone >= _CLEARING:
-            connection.execute("DELETE FROM bears WHERE seq NOT IN (SELECT seq FROM held)")
-            self._gone = 0
         if not dropped:
             return
         self.dropped += dropped
@@ -145,8 +158,10 @@ def _size(connection: sqlite3.Connection) -> int:
     return int((pages - free) * page)
 
 
-def _ask(connection: sqlite3.Connection, keys: set[str], now: int) -> None:
-    connection.executemany("INSERT OR REPLACE INTO asked VALUES (?, ?)", [(utf8(key), now) for key in sorted(keys)])
+def _delete(connection: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> None:
+    """What is held and fits, with what it bears."""
+    connection.execute(f"DELETE FROM bears WHERE seq IN (SELECT seq FROM held WHERE {where})", values)
+    connection.execute(f"DELETE FROM held WHERE {where}", values)
 
 
 def _packed(spans: Iterable[EncodedSpan]) -> bytes:

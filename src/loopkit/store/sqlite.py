@@ -271,6 +271,8 @@ class Store(Database):
                     try:
                         for span, body in decode_request(data):
                             _insert(connection, with_facts(span), body)
+                    except (sqlite3.OperationalError, MemoryError):  # not of these bytes' making: it may pass
+                        raise
                     except Exception as error:  # noqa: BLE001  # whatever is in these bytes, the others can be read
                         connection.execute("ROLLBACK TO one")
                         _host.report("reading a batch of spans", error)

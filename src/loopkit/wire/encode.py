@@ -20,7 +20,8 @@ from loopkit.wire.protobuf import attributes, delimited, fields, fixed64, text, 
 _ATTRIBUTE = b"\x4a"  # Span.attributes = 9
 STANDARD_PARAMETERS = frozenset(
     ("temperature", "top_p", "top_k", "max_tokens", "seed", "frequency_penalty", "presence_penalty",
-     "stop_sequences", "choice.count", "encoding_formats")
+     "stop_sequences", "choice.count", "encoding_formats",
+     "reasoning.level", "previous_response.id")
 )  # fmt: skip
 
 

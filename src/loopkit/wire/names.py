@@ -79,6 +79,27 @@ NATIVE_REQUEST = "loopkit.request.body"  # local store only: the provider-native
 NATIVE_RESPONSE = "loopkit.response.body"  # local store only: the provider-native response, JSON
 PARAMETERS = "loopkit.request.parameters"  # content: parameters that have no gen_ai.request name, JSON
 
+OUR_PREFIXES = (
+    "gen_ai.", "loopkit.", "openinference.", "input.", "output.", "session.", "user.", "error.", "feature_flag.",
+    "tag.tags", "metadata", "openai.",
+)  # fmt: skip
+"""What the names above begin with."""
+
+_SAID = (
+    "input.value", "input.mime_type", "output.value", "output.mime_type", "gen_ai.input.messages",
+    "gen_ai.output.messages", "gen_ai.system_instructions", "gen_ai.tool.definitions", "gen_ai.tool.call.arguments",
+    "gen_ai.tool.call.result", "gen_ai.retrieval.", "gen_ai.prompt", "gen_ai.completion", "loopkit.request.",
+    "loopkit.response.", "llm.input_messages", "llm.output_messages", "llm.prompts", "llm.choices", "llm.tools",
+    "llm.invocation_parameters", "llm.prompt_template", "retrieval.documents", "reranker.", "embedding.embeddings",
+    "tool.parameters", "tool.json_schema", "tool_call.", "event.",
+)  # fmt: skip
+
+
+def is_content(name: str) -> bool:
+    """Whether an attribute of this name, anybody's, says what was said."""
+    return name.startswith(_SAID) and name not in (PROMPT_NAME, PROMPT_VERSION)
+
+
 OTHER_ERROR = "_OTHER"
 """OpenTelemetry's error.type where nothing more is known."""
 

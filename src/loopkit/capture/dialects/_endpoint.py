@@ -19,6 +19,7 @@ class Endpoint:
     name: str
     operation: str
     kind: Kind = "llm"
+    id_field = "id"
     asks: tuple[str, ...] = ()
     """The fields of the request that hold what was said."""
     words: Mapping[str, Any] = {}

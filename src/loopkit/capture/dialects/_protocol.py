@@ -31,6 +31,8 @@ class Dialect(Protocol):
     operation: str
     kind: Kind
     """Of the span: "llm" or "embedding"."""
+    id_field: str
+    """Where a response's id stands, in what is kept of it."""
     words: Mapping[str, Any]
     """The fields of requests and responses that hold what was said, as pydantic's `exclude` names them."""
 

@@ -39,6 +39,7 @@ class Messages:
     name = "anthropic.messages"
     operation = "chat"
     kind: Kind = "llm"
+    id_field = "id"
     words: Mapping[str, Any] = {"messages": True, "system": True, "tools": True, "content": True}
 
     def facts(self, provider: str, request: Request, response: Mapping[str, Any]) -> ModelCall:

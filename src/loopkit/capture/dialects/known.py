@@ -14,6 +14,9 @@ from loopkit import _host
 from loopkit.capture.dialects._content import json_object, objects
 from loopkit.capture.dialects._protocol import Dialect
 from loopkit.capture.dialects.anthropic_messages import Messages
+from loopkit.capture.dialects.bedrock import Converse, Invoke, InvokeEmbedding
+from loopkit.capture.dialects.google_content import GenerateContent, GoogleEmbeddings
+from loopkit.capture.dialects.mistral_chat import MistralChat, MistralEmbeddings, MistralFill
 from loopkit.capture.dialects.openai_chat import Chat
 from loopkit.capture.dialects.openai_endpoints import (
     Batches,
@@ -28,11 +31,15 @@ from loopkit.capture.dialects.openai_responses import Responses
 from loopkit.types import ModelCall, Span, Usage
 
 CHAT, RESPONSES, MESSAGES = Chat(), Responses(), Messages()
+EMBEDDINGS, COMPLETIONS = Embeddings(), Completions()
+GENERATE_CONTENT, GOOGLE_EMBEDDINGS = GenerateContent(), GoogleEmbeddings()
+CONVERSE, INVOKE, INVOKE_EMBEDDING = Converse(), Invoke(), InvokeEmbedding()
+MISTRAL_CHAT, MISTRAL_FILL, MISTRAL_EMBEDDINGS = MistralChat(), MistralFill(), MistralEmbeddings()
 OPENAI_PATHS: Mapping[str, Dialect] = {
     "/chat/completions": CHAT,
     "/responses": RESPONSES,
-    "/embeddings": Embeddings(),
-    "/completions": Completions(),
+    "/embeddings": EMBEDDINGS,
+    "/completions": COMPLETIONS,
     "/images/generations": (_images := Images()),
     "/images/edits": _images,
     "/images/variations": _images,
@@ -43,7 +50,11 @@ OPENAI_PATHS: Mapping[str, Dialect] = {
     "/batches": Batches(),
 }
 """Which dialect speaks at a path of OpenAI's API, below /v1, and of all that took it over."""
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (*OPENAI_PATHS.values(), MESSAGES)}
+_ALL: tuple[Dialect, ...] = (
+    *OPENAI_PATHS.values(), MESSAGES, GENERATE_CONTENT, GOOGLE_EMBEDDINGS, CONVERSE, INVOKE, INVOKE_EMBEDDING,
+    MISTRAL_CHAT, MISTRAL_FILL, MISTRAL_EMBEDDINGS,
+)  # fmt: skip
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _ALL}
 
 
 def facts(dialect: Dialect, provider: str, request: str | None, response: str | None) -> ModelCall:

@@ -6,7 +6,7 @@ Shapes: https://platform.openai.com/docs/api-reference/chat
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from loopkit.capture.dialects._content import (
     changed,
@@ -17,11 +17,13 @@ from loopkit.capture.dialects._content import (
     sequence,
     since_the_model_spoke,
 )
+from loopkit.capture.dialects._protocol import Fold
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
 
 _PARAMETERS = {
+    "reasoning_effort": "reasoning.level",
     "temperature": "temperature",
     "top_p": "top_p",
     "max_tokens": "max_tokens",
@@ -32,7 +34,7 @@ _PARAMETERS = {
     "presence_penalty": "presence_penalty",
     "n": "choice.count",
 }
-_OTHER_TEXTS = ("refusal", "reasoning_content")
+_OTHER_TEXTS = ("refusal", "reasoning_content", "reasoning")
 _FINISH = {"tool_calls": "tool_call", "function_call": "tool_call"}
 _NOT_PARAMETERS = frozenset(("messages", "model", "tools", "stream", "stream_options"))
 
@@ -43,6 +45,7 @@ class Chat:
     name = "openai.chat"
     operation = "chat"
     kind: Kind = "llm"
+    id_field = "id"
     words: Mapping[str, Any] = {
         "messages": True,
         "tools": True,
@@ -63,6 +66,7 @@ class Chat:
             finish_reasons=tuple(_finish(reason) for reason in reasons if isinstance(reason, str) and reason),
             system_fingerprint=response.get("system_fingerprint"),
             stream=bool(request.get("stream")),
+            output_type=_output_type(mapping(request.get("response_format"))),
         )
 
     def asked(self, request: Request) -> tuple[Message, ...]:
@@ -77,7 +81,7 @@ class Chat:
         """See `Dialect.kept`."""
         return response
 
-    def fold(self) -> ChatFold:
+    def fold(self) -> Fold:
         """See `Dialect.fold`."""
         return ChatFold()
 
@@ -140,8 +144,10 @@ class ChatFold:
             self._head = {"id": chunk.id, "model": chunk.model}
         if (fingerprint := getattr(chunk, "system_fingerprint", None)) is not None:
             self._head["system_fingerprint"] = fingerprint
-        if chunk.usage is not None:
-            self._usage = chunk.usage
+        if (usage := getattr(chunk, "usage", None)) is not None:
+            self._usage = usage
+        elif (groq := chunk.__dict__.get("x_groq")) is not None and groq.usage is not None:
+            self._usage = groq.usage
         for choice in chunk.choices or ():
             found = self._choices.get(choice.index)
             if found is None:
@@ -161,11 +167,17 @@ class _Choice:
         self.texts: dict[str, list[str]] = {}
         self.calls: dict[int, dict[str, Any]] = {}
         self.finish_reason: str | None = None
+        self.logprobs: list[Any] = []
+        self.token_ids: list[int] = []
 
     def feed(self, choice: Any) -> None:
         delta = choice.delta
         if choice.finish_reason is not None:
             self.finish_reason = choice.finish_reason
+        if choice.__dict__.get("logprobs") is not None:
+            self.logprobs += choice.logprobs.content or ()
+        if choice.model_extra and "token_ids" in choice.model_extra:
+            self.token_ids += choice.model_extra["token_ids"] or ()
         if delta is None:
             return
         if delta.content:
@@ -202,7 +214,12 @@ class _Choice:
                 }
                 for _, c in sorted(self.calls.items())
             ]
-        return {"message": message, "finish_reason": self.finish_reason}
+        result: dict[str, Any] = {"message": message, "finish_reason": self.finish_reason}
+        if self.logprobs:
+            result["logprobs"] = {"content": [token.model_dump() for token in self.logprobs]}
+        if self.token_ids:
+            result["token_ids"] = self.token_ids
+        return result
 
 
 def _calls(message: Any) -> list[Any]:
@@ -223,12 +240,18 @@ def _answer(choice: Mapping[str, Any]) -> Message:
         role=message.get("role") or "assistant",
         parts=tuple(_parts(message)),
         finish_reason=_finish(reason) if isinstance(reason, str) and reason else None,
+        logprobs=tuple(token["logprob"] for token in objects(mapping(choice.get("logprobs")).get("content"))),
+        token_ids=tuple(sequence(choice.get("token_ids"))),
     )
+
+
+def _output_type(format: Mapping[str, Any]) -> Literal["json"] | None:
+    return "json" if format.get("type") in ("json_object", "json_schema") else None
 
 
 def _parts(item: Mapping[str, Any]) -> list[Part]:
     parts: list[Part] = []
-    if reasoning := item.get("reasoning_content"):
+    if reasoning := item.get("reasoning_content") or item.get("reasoning"):
         parts.append(Part(type="reasoning", content=reasoning))
     content = item.get("content")
     if isinstance(content, str):
@@ -279,9 +302,12 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
     return Usage(
         input_tokens=usage.get("prompt_tokens"),
         output_tokens=usage.get("completion_tokens"),
-        cache_read_tokens=prompt.get("cached_tokens"),
+        cache_read_tokens=prompt.get("cached_tokens", usage.get("cached_tokens")),  # together has it here
         cache_write_tokens=prompt.get("cache_write_tokens"),
         reasoning_tokens=completion.get("reasoning_tokens"),
+        audio_input_tokens=prompt.get("audio_tokens"),
+        audio_output_tokens=completion.get("audio_tokens"),
+        image_input_tokens=prompt.get("image_tokens"),
     )
 
 

@@ -13,7 +13,7 @@ from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
 
-_PARAMETERS = {"max_output_tokens": "max_tokens"}
+_PARAMETERS = {"max_output_tokens": "max_tokens", "previous_response_id": "previous_response.id"}
 _NOT_PARAMETERS = frozenset(("input", "instructions", "model", "tools", "stream", "stream_options"))
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 
@@ -24,6 +24,7 @@ class Responses:
     name = "openai.responses"
     operation = "chat"
     kind: Kind = "llm"
+    id_field = "id"
     words: Mapping[str, Any] = {"input": True, "instructions": True, "tools": True, "output": True}
 
     def facts(self, provider: str, request: Request, response: Mapping[str, Any]) -> ModelCall:

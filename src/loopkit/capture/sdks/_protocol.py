@@ -1,0 +1,153 @@
+"""What an SDK is to us. Provisional."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from loopkit.capture.chain import Call, Interceptor
+from loopkit.capture.dialects._protocol import Conversation
+from loopkit.capture.hooked import HookedCall
+from loopkit.capture.recording import arun, run
+
+Undo = Callable[[], None]
+"""Puts back what was there before."""
+
+
+class Sdk(Protocol):
+    """One SDK package, with all its clients."""
+
+    name: str
+    """Of the package, as `instrument()` is told it."""
+    module: str
+    """Whose import makes its classes patchable."""
+    extra: str
+    """Of loopkit, which installs it."""
+    conversation: Conversation | None
+    """How a router calls its clients; None where it doesn't."""
+
+    def knows(self, client: Any) -> bool:
+        """Whether this is one of its clients."""
+        ...
+
+    def is_wrapped(self, client: Any) -> bool:
+        """Whether `wrap` has been here."""
+        ...
+
+    def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
+        """Record this client."""
+        ...
+
+    def unwrap(self, client: Any) -> None:
+        """Give it back as it was."""
+        ...
+
+    def patch(self, module: Any) -> Undo:
+        """Record all its clients, those that are there already too."""
+        ...
+
+
+_UNDO = "_loopkit_undo"
+
+
+class Patched:
+    """For SDKs whose narrow methods are replaced where they are: on a client's own object, or on its class."""
+
+    def is_wrapped(self, client: Any) -> bool:
+        """See `Sdk.is_wrapped`."""
+        return _UNDO in client.__dict__
+
+    def remember(self, client: Any, undo: Undo) -> None:
+        """How to undo it."""
+        client.__dict__[_UNDO] = undo
+
+    def unwrap(self, client: Any) -> None:
+        """See `Sdk.unwrap`."""
+        client.__dict__.pop(_UNDO)()
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A call of a narrow method, about to be made."""
+
+    hooked: HookedCall
+    arguments: Callable[[Call], tuple[tuple[Any, ...], Mapping[str, Any]]]
+    """The method's arguments, with the request as the interceptors left it."""
+    received: Callable[[Any], Any]
+    """Records what came back, and gives what the caller is to get."""
+
+
+Begin = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Begun | None]
+"""From the object and the arguments; None where it is no model call, or nothing wants to see it."""
+
+
+def hooked_method(original: Callable[..., Any], begin: Begin, *, is_async: bool) -> Callable[..., Any]:
+    """What stands in the place of a narrow method, which is called with its object first."""
+
+    def method(target: Any, /, *args: Any, **kwargs: Any) -> Any:
+        begun = begin(target, args, kwargs)
+        if begun is None:
+            return original(target, *args, **kwargs)
+        hooked = begun.hooked
+
+        def send(call: Call) -> Any:
+            given, named = begun.arguments(call)
+            return original(target, *given, **named)
+
+        return run(hooked.recording, hooked.call, hooked.interceptors, hooked.sent(send), begun.received)
+
+    async def amethod(target: Any, /, *args: Any, **kwargs: Any) -> Any:
+        begun = begin(target, args, kwargs)
+        if begun is None:
+            return await original(target, *args, **kwargs)
+        hooked = begun.hooked
+
+        async def send(call: Call) -> Any:
+            given, named = begun.arguments(call)
+            return await original(target, *given, **named)
+
+        return await arun(hooked.recording, hooked.call, hooked.interceptors, hooked.asent(send), begun.received)
+
+    return amethod if is_async else method
+
+
+def all_undone(undos: Iterable[Undo]) -> Undo:
+    """Several as one."""
+    kept = tuple(undos)
+
+    def undo() -> None:
+        for each in kept:
+            each()
+
+    return undo
+
+
+def replace_methods(target: Any, begins: Mapping[str, Begin]) -> Undo:
+    """Put hooks in the place of methods, by name, on a class or on one object; gives back what undoes it."""
+    before = {name: target.__dict__.get(name) for name in begins}
+    for name, begin in begins.items():
+        original = getattr(target, name)
+        is_async = inspect.iscoroutinefunction(inspect.unwrap(original))
+        if isinstance(target, type):
+            setattr(target, name, functools.wraps(original)(hooked_method(original, begin, is_async=is_async)))
+        else:
+            bound = functools.partial(_without_object, original)
+            made = functools.wraps(original)(hooked_method(bound, begin, is_async=is_async))
+            setattr(target, name, types.MethodType(made, target))
+
+    def undo() -> None:
+        for name, own in before.items():
+            if own is None:
+                delattr(target, name)
+            else:
+                setattr(target, name, own)
+
+    return undo
+
+
+def _without_object(method: Callable[..., Any], _: Any, *args: Any, **kwargs: Any) -> Any:
+    return method(*args, **kwargs)

@@ -1,0 +1,150 @@
+"""boto3's client of bedrock-runtime: one method is under every operation."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from loopkit.capture import slot
+from loopkit.capture.chain import Call, Interceptor
+from loopkit.capture.dialects._content import json_or_text, mapping
+from loopkit.capture.dialects._protocol import Conversation, Dialect
+from loopkit.capture.dialects.known import CONVERSE, INVOKE, INVOKE_EMBEDDING
+from loopkit.capture.hooked import HookedCall
+from loopkit.capture.hooked import begin as begin_call
+from loopkit.capture.sdks._protocol import Begin, Begun, Patched, Undo, replace_methods
+from loopkit.capture.stream import RecordedIterator, watch_garbage
+
+_OPERATIONS: Mapping[str, tuple[Dialect, bool]] = {
+    "Converse": (CONVERSE, False),
+    "ConverseStream": (CONVERSE, True),
+    "InvokeModel": (INVOKE, False),
+    "InvokeModelWithResponseStream": (INVOKE, True),
+}
+"""By operation: what speaks there, and whether it streams."""
+
+
+class Bedrock(Patched):
+    """See `Sdk`."""
+
+    name = "boto3"
+    module = "botocore.client"
+    extra = "bedrock"
+    conversation: Conversation | None = CONVERSE
+
+    def knows(self, client: Any) -> bool:
+        """See `Sdk.knows`."""
+        return any(cls.__module__ == "botocore.client" for cls in type(client).__mro__) and _is_bedrock(client)
+
+    def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
+        """See `Sdk.wrap`."""
+        self.remember(client, replace_methods(client, _begins(interceptors, provider)))
+
+    def patch(self, module: Any) -> Undo:
+        """See `Sdk.patch`."""
+        return replace_methods(module.BaseClient, _begins((), None))
+
+
+def _is_bedrock(client: Any) -> bool:
+    return bool(client.meta.service_model.service_name == "bedrock-runtime")
+
+
+def _begins(interceptors: tuple[Interceptor, ...], provider: str | None) -> dict[str, Begin]:
+    def begin(client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begun | None:
+        given = {**dict(zip(("operation_name", "api_params"), args, strict=False)), **kwargs}
+        operation, params = given["operation_name"], given["api_params"]
+        known = _OPERATIONS.get(operation)
+        if known is None or (slot.recorder is None and not interceptors) or not _is_bedrock(client):
+            return None
+        dialect, streams = known
+        asked = _asked(params, streams=streams)
+        if dialect is INVOKE and "embed" in str(asked.get("modelId")):
+            dialect = INVOKE_EMBEDDING
+        served = provider or "aws.bedrock"
+        hooked = begin_call(dialect, served, asked, stream=streams, interceptors=interceptors)
+        return Begun(hooked, lambda call: ((operation, _sent(hooked, call, params)), {}), _received(hooked))
+
+    return {"_make_api_call": begin}
+
+
+def _asked(params: Mapping[str, Any], *, streams: bool) -> dict[str, Any]:
+    """The arguments as data: the body of a model's maker is JSON in bytes."""
+    asked = dict(params)
+    body = asked.get("body")
+    if isinstance(body, (bytes, bytearray)):
+        body = bytes(body).decode(errors="replace")
+    if isinstance(body, str):
+        asked["body"] = json_or_text(body)
+    return {**asked, "stream": True} if streams else asked
+
+
+def _sent(hooked: HookedCall, call: Call, params: Any) -> Any:
+    """boto3's arguments, with the request as the interceptors left it."""
+    if call.request is hooked.call.request:
+        return params
+    changed = dict(call.request)
+    changed.pop("stream", None)
+    if isinstance(changed.get("body"), dict):
+        changed["body"] = json.dumps(changed["body"])
+    return changed
+
+
+def _received(hooked: HookedCall) -> Callable[[Any], Any]:
+    def received(result: Any) -> Any:
+        name = next((name for name in ("stream", "body") if hasattr(result.get(name), "_event_generator")), None)
+        if name is not None:
+            _watch(result[name], hooked)
+        elif hasattr(result.get("body"), "read"):
+            result["body"] = _read(result, hooked)
+        else:
+            hooked.received_whole(result)
+        return result
+
+    return received
+
+
+def _read(result: Mapping[str, Any], hooked: HookedCall) -> Any:
+    """An invocation's body, which can be read once: read here, and to be read again by the application."""
+    body_of: Any = import_module("botocore.response").StreamingBody
+    data: bytes = result["body"].read()
+    about = mapping(result.get("ResponseMetadata"))
+    headers = mapping(about.get("HTTPHeaders"))
+    counts = {side: str(headers.get(f"x-amzn-bedrock-{side}-token-count")) for side in ("input", "output")}
+    hooked.received_whole(
+        {
+            "requestId": about.get("RequestId"),
+            "answer": json_or_text(data.decode(errors="replace")),
+            "counts": {side: int(count) for side, count in counts.items() if count.isdigit()},
+        }
+    )
+    return body_of(io.BytesIO(data), len(data))
+
+
+def _watch(stream: Any, hooked: HookedCall) -> None:
+    """An event stream keeps its type; `iter()` asks the class, so that is swapped."""
+    cls: Any = stream.__class__
+    iterator = RecordedIterator(cls.__iter__(stream), hooked.recording, hooked.filters(), stream.close)
+    if cls not in _watched_classes:
+        _watched_classes[cls] = type(cls.__name__, (cls,), {"__iter__": _iterate, "close": _close_of(cls)})
+    stream.__class__ = _watched_classes[cls]
+    stream._loopkit = iterator
+    hooked.recording.remember(stream)
+    watch_garbage(stream, hooked.recording)
+
+
+_watched_classes: dict[type[Any], type[Any]] = {}
+
+
+def _iterate(stream: Any) -> Any:
+    return stream._loopkit
+
+
+def _close_of(cls: Any) -> Callable[[Any], None]:
+    def close(stream: Any) -> None:
+        cls.close(stream)
+        stream._loopkit.abandoned()
+
+    return close

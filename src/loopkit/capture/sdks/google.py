@@ -1,0 +1,80 @@
+"""google-genai: four methods of one API client are under everything but its interactions and live sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from loopkit.capture import slot
+from loopkit.capture.chain import Call, Interceptor
+from loopkit.capture.dialects._protocol import Conversation, Dialect
+from loopkit.capture.dialects.known import GENERATE_CONTENT, GOOGLE_EMBEDDINGS
+from loopkit.capture.hooked import HookedCall
+from loopkit.capture.hooked import begin as begin_call
+from loopkit.capture.sdks._protocol import Begin, Begun, Patched, Undo, replace_methods
+
+_OPERATIONS: Mapping[str, Dialect] = {
+    "generateContent": GENERATE_CONTENT,
+    "streamGenerateContent": GENERATE_CONTENT,
+    "batchEmbedContents": GOOGLE_EMBEDDINGS,
+    "embedContent": GOOGLE_EMBEDDINGS,
+}
+_ARGUMENTS = ("http_method", "path", "request_dict", "http_options")
+
+
+class GoogleGenAI(Patched):
+    """See `Sdk`."""
+
+    name = "google-genai"
+    module = "google.genai._api_client"
+    extra = "google"
+    conversation: Conversation | None = GENERATE_CONTENT
+
+    def knows(self, client: Any) -> bool:
+        """See `Sdk.knows`."""
+        return type(client).__module__ == "google.genai.client" and hasattr(client, "_api_client")
+
+    def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
+        """See `Sdk.wrap`."""
+        self.remember(client, replace_methods(client._api_client, _methods(interceptors, provider)))
+
+    def patch(self, module: Any) -> Undo:
+        """See `Sdk.patch`."""
+        return replace_methods(module.BaseApiClient, _methods((), None))
+
+
+def _methods(interceptors: tuple[Interceptor, ...], provider: str | None) -> dict[str, Begin]:
+    def begin(api: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begun | None:
+        given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
+        method, path, body = given["http_method"], given["path"], given["request_dict"]
+        model, _, operation = path.partition("?")[0].rpartition(":")
+        dialect = _OPERATIONS.get(operation) or (_predicts(body) if operation == "predict" else None)
+        if dialect is None or method != "post" or (slot.recorder is None and not interceptors):
+            return None
+        streams = operation == "streamGenerateContent"
+        asked = {"model": model.rpartition("/")[2], **{k: v for k, v in body.items() if not k.startswith("_")}}
+        if streams:
+            asked["stream"] = True
+        served = provider or ("gcp.vertex_ai" if api.vertexai else "gcp.gemini")
+        hooked = begin_call(dialect, served, asked, stream=streams, interceptors=interceptors)
+        return Begun(
+            hooked,
+            lambda call: ((), {**given, "request_dict": _sent(hooked, call, body)}),
+            hooked.received if streams else hooked.received_whole,
+        )
+
+    return dict.fromkeys(("request", "request_streamed", "async_request", "async_request_streamed"), begin)
+
+
+def _sent(hooked: HookedCall, call: Call, body: Any) -> Any:
+    """The SDK's own dict, with the request as the interceptors left it."""
+    if call.request is hooked.call.request:
+        return body
+    own = {name: value for name, value in body.items() if name.startswith("_")}
+    return {**own, **{name: value for name, value in call.request.items() if name not in ("model", "stream")}}
+
+
+def _predicts(body: Any) -> Dialect | None:
+    """Vertex AI's predict is for much: where it has texts to embed, they are called content."""
+    instances: Any = body.get("instances") or [{}]
+    return GOOGLE_EMBEDDINGS if "content" in instances[0] else None

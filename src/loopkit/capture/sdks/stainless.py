@@ -1,0 +1,179 @@
+"""Clients made by Stainless (openai, anthropic, groq, together, …): one `request` method under every endpoint.
+
+The client's class is swapped for a subclass with that one method. An instance patch would be lost by
+`with_options()` and `copy()`, which build the copy from the client's class. `isinstance` still holds and the
+class keeps its name; `type(client) is OpenAI` becomes False. `instrument()` puts the same method into the SDK's own
+class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from loopkit.capture import slot
+from loopkit.capture.chain import Call, Interceptor
+from loopkit.capture.dialects._protocol import Conversation, Dialect
+from loopkit.capture.dialects.known import CHAT, MESSAGES, OPENAI_PATHS
+from loopkit.capture.hooked import HookedCall, begin
+from loopkit.capture.providers import provider_of
+from loopkit.capture.sdks._protocol import Begun, Undo, all_undone, hooked_method, replace_methods
+from loopkit.errors import InvalidInput
+
+_RAW = "x-stainless-raw-response"
+_BASES = ("SyncAPIClient", "AsyncAPIClient")
+_MARK = "_loopkit_wrapped"
+_ARGUMENTS = ("cast_to", "options")
+
+
+class Stainless:
+    """See `Sdk`. One of the packages."""
+
+    def __init__(self, name: str, paths: Mapping[str, Dialect], conversation: Conversation) -> None:
+        self.name = self.extra = name
+        self.module = f"{name}._base_client"
+        self.paths = paths
+        """Which dialect speaks at a path."""
+        self.conversation: Conversation | None = conversation
+
+    def knows(self, client: Any) -> bool:
+        """See `Sdk.knows`."""
+        mro = type(client).__mro__
+        return any(cls.__module__.partition(".")[0] == self.name for cls in mro) and any(
+            cls.__name__ in _BASES for cls in mro
+        )
+
+    def is_wrapped(self, client: Any) -> bool:
+        """See `Sdk.is_wrapped`."""
+        return _MARK in type(client).__dict__
+
+    def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
+        """Swap the client's class for the recording subclass."""
+        cls: Any = client.__class__
+        is_async = any(base.__name__ == _BASES[1] for base in cls.__mro__)
+        body = {
+            "request": hooked_method(cls.request, Hook(self, interceptors, provider).begin, is_async=is_async),
+            _MARK: True,
+            "__module__": cls.__module__,
+            "__qualname__": cls.__qualname__,
+            "__doc__": cls.__doc__,
+        }
+        client.__class__ = type(cls.__name__, (cls,), body)
+
+    def unwrap(self, client: Any) -> None:
+        """Give the client its own class back."""
+        client.__class__ = type(client).__mro__[1]
+
+    def patch(self, module: Any) -> Undo:
+        """See `Sdk.patch`. Another's patch may have given a class below a `request` of its own."""
+        begin = Hook(self).begin
+        return all_undone(
+            replace_methods(cls, {"request": begin}) for name in _BASES for cls in _owners(getattr(module, name))
+        )
+
+
+def _owners(cls: type[Any]) -> list[type[Any]]:
+    """The classes that have a `request` method of their own, the recording subclasses aside."""
+    found = [cls] if "request" in cls.__dict__ and _MARK not in cls.__dict__ else []
+    return found + [owner for below in cls.__subclasses__() for owner in _owners(below)]
+
+
+PACKAGES = (
+    Stainless("openai", OPENAI_PATHS, CHAT),
+    Stainless("anthropic", {"/v1/messages": MESSAGES}, MESSAGES),
+    Stainless("groq", {f"/openai/v1{path}": dialect for path, dialect in OPENAI_PATHS.items()}, CHAT),
+    Stainless("together", {f"/v1{path}": dialect for path, dialect in OPENAI_PATHS.items()}, CHAT),
+)
+
+
+class Hook:
+    """What one wrap knows: the SDK's own request method, which paths are model calls, the interceptors."""
+
+    def __init__(self, sdk: Stainless, interceptors: tuple[Interceptor, ...] = (), provider: str | None = None) -> None:
+        self.sdk = sdk
+        self.interceptors = interceptors
+        self._provider = provider
+        self._last_provider: tuple[Any, str] = (None, sdk.name)
+
+    def begin(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begun | None:
+        """See `Begin`."""
+        given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
+        options, stream = given["options"], bool(given.get("stream"))
+        if slot.recorder is None and not self.interceptors:
+            return None
+        dialect = self.sdk.paths.get(_path(options.url))
+        if dialect is None or options.method.lower() != "post":
+            return None
+        body: Any = options.json_data  # isinstance makes the original a mapping of unknown types; this stays Any
+        if not isinstance(options.json_data, Mapping):
+            return None
+        request: dict[str, Any] = {**body, **options.extra_json} if options.extra_json else body
+        if self.sdk.name == "anthropic":  # it marks what was left out, and takes the marks away further below
+            request = {name: value for name, value in request.items() if type(value).__name__ not in _LEFT_OUT}
+        if self.interceptors:
+            self._refuse_unseen(options)
+        files = _files(options.files) if options.files else None
+        provider = self._provider or self._provider_of(client)
+        hooked = begin(dialect, provider, request, stream=stream, interceptors=self.interceptors, extra=files)
+        return Begun(
+            hooked, lambda call: ((), {**given, "options": _options_for(options, hooked, call)}), hooked.received
+        )
+
+    def _provider_of(self, client: Any) -> str:
+        """By the client's class and base URL. Kept for the same object: to read it costs more than all else here."""
+        known, provider = self._last_provider
+        base_url = client.base_url
+        if known is not base_url:
+            provider = provider_of(client.__class__, str(base_url), self.sdk.name)
+            self._last_provider = base_url, provider
+        return provider
+
+    def _refuse_unseen(self, options: Any) -> None:
+        """A raw response passes as bytes: what checks outputs would not see it. Said before anything is sent."""
+        asked_raw = any(str(name).lower() == _RAW for name in (options.headers or ()))
+        if asked_raw and any(getattr(each, "output", None) for each in self.interceptors):
+            raise InvalidInput(
+                "with_raw_response and with_streaming_response can't be used with a guard that checks outputs: "
+                "call create(), or wrap a client of its own without output checks"
+            )
+
+
+_LEFT_OUT = ("Omit", "NotGiven")
+
+
+def _path(url: str) -> str:
+    path = url.partition("?")[0]
+    return urlsplit(path).path if path.startswith("http") else path
+
+
+def _files(files: Any) -> dict[str, Any]:
+    """What is uploaded: names and sizes."""
+    given: Any = files  # isinstance makes `files` a mapping of unknown types; this stays Any
+    found: dict[str, Any] = {}
+    for name, file in given.items() if isinstance(files, Mapping) else given:
+        told = _file(file)
+        key = str(name).removesuffix("[]")
+        found[key] = [*found[key], told] if key in found else [told]
+    return {name: many[0] if len(many) == 1 else many for name, many in found.items()}
+
+
+def _file(file: Any) -> dict[str, Any]:
+    given: Any = file  # isinstance makes `file` a tuple of unknown types; this stays Any
+    name, content = (given[0], given[1]) if isinstance(file, tuple) else (getattr(given, "name", None), given)
+    size = len(content) if isinstance(content, (bytes, bytearray)) else None
+    return {"name": name if isinstance(name, str) else None, "bytes": size}
+
+
+def _options_for(options: Any, hooked: HookedCall, call: Call) -> Any:
+    """The SDK's options, with the request as the interceptors left it."""
+    is_changed = call.request is not hooked.call.request
+    traces = hooked.recording.live is not None and getattr(options, "span_name", None) is not None
+    if not is_changed and not traces:
+        return options
+    changed = options.model_copy()
+    if is_changed:
+        changed.json_data, changed.extra_json = dict(call.request), None  # the request holds both
+    if traces:
+        changed.span_name = None  # anthropic tells OpenTelemetry of its calls by itself: this one is told of
+    return changed
