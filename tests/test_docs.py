@@ -181,13 +181,14 @@ def test_every_public_name_is_in_the_reference() -> None:
         assert f"loopkit.{name}\n" in text, f"{name} is missing from docs/reference.md"
 
 
-def test_the_page_of_names_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("names_page", ROOT / "docs" / "names.py")
+@pytest.mark.parametrize(("script", "made"), [("names.py", "names.md"), ("captured.py", "capture/providers.md")])
+def test_pages_that_are_made_are_up_to_date(script: str, made: str) -> None:
+    spec = importlib.util.spec_from_file_location("made_page", ROOT / "docs" / script)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "names.md").read_text() == module.page(), "run: python docs/names.py"
+    assert (ROOT / "docs" / made).read_text() == module.page(), f"run: python docs/{script}"
 
 
 def test_the_changelog_has_an_unreleased_head() -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from loopkit.capture.decorator import trace as trace
     from loopkit.capture.patching import instrument as instrument
     from loopkit.capture.patching import uninstrument as uninstrument
+    from loopkit.capture.told import record_model_call as record_model_call
     from loopkit.config import Destination as Destination
     from loopkit.config import Limits as Limits
     from loopkit.config import Sampling as Sampling
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from loopkit.observe.look import failures as failures
     from loopkit.observe.look import figures as figures
     from loopkit.observe.page import report as report
+    from loopkit.observe.prices import cost as cost
+    from loopkit.observe.prices import set_price as set_price
     from loopkit.route.answer import Answer as Answer
     from loopkit.route.router import Router as Router
     from loopkit.signals.say import feedback as feedback
@@ -78,6 +81,7 @@ _HOMES = {
         "instrument",
         "uninstrument",
     ),
+    "capture.told": ("record_model_call",),
     "capture.decorator": (
         "current_span",
         "span",
@@ -106,6 +110,10 @@ _HOMES = {
         "figures",
     ),
     "observe.page": ("report",),
+    "observe.prices": (
+        "cost",
+        "set_price",
+    ),
     "route.answer": ("Answer",),
     "route.router": ("Router",),
     "signals.say": (

@@ -60,6 +60,13 @@ def ambient(ctx: otel_context.Context | None = None) -> Ambient:
     return found if isinstance(found, Ambient) else NOTHING
 
 
+def holding(found: Ambient | None, ctx: otel_context.Context | None = None) -> otel_context.Context:
+    """A context in which that holds."""
+    if found is None:
+        return otel_context.get_current() if ctx is None else ctx
+    return otel_context.set_value(_KEY, found, ctx)
+
+
 def tags_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     """Top-level metadata as tags."""
     return tuple(key if value is None else f"{key}:{value}"[:_TAG_LIMIT] for key, value in metadata.items())

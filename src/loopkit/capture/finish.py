@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from loopkit import _host
+from loopkit._json import from_json, to_json
 from loopkit.capture.ambient import NOTHING, Ambient
 from loopkit.capture.dialects.known import facts, translated, with_messages
 from loopkit.capture.exchange import Exchange
@@ -88,6 +89,26 @@ class Finisher:
             self._keep_if_large(live)
             _host.warn_once("redaction", f"a span's content was dropped, since it could not be redacted: {error!r}")
             return self._without_content(live)
+
+    def read(self, span: Span) -> EncodedSpan:
+        """A span that another instrumentation made, redacted. The application's own OpenTelemetry has it already."""
+        ids = {name: getattr(span, name) for name in ("trace_id", "span_id", "parent_id")}
+        bare = replace(span, input=None, output=None, model_call=_bare(span.model_call), error=None)
+        if not self._keep:
+            made = replace(bare, content_status="off")
+        else:
+            try:
+                made = replace(from_json(Span, redacted(to_json(span), self._redact)), **ids)
+            except Exception as error:  # noqa: BLE001  # a redactor may raise anything; its span loses its content
+                _host.warn_once("redaction", f"a span's content was dropped, since it could not be redacted: {error!r}")
+                made = replace(bare, name=span.kind, content_status="failed", attributes={}, metadata={}, tags=())
+        said = {name: value for name, value in made.attributes.items() if is_content(name)}
+        rest = {name: value for name, value in made.attributes.items() if name not in said}
+        encoded = encode_span(replace(made, attributes=rest))
+        more = encode_own(said) if made.content_status == "kept" else b""
+        return EncodedSpan(
+            encoded.core, encoded.facts, encoded.content + more, encoded.local + more, sampled=False, crowded=True
+        )
 
     def keys(self, live: LiveSpan) -> set[str]:
         """What feedback on the span may name, redacted as it is in the span itself."""
@@ -230,6 +251,10 @@ def _own_content(own: dict[str, Any], texts: tuple[str | None, str | None], has_
         ours |= _MESSAGES
     said = {name: own.pop(name) for name in [name for name in own if is_content(name)]}
     return encode_own({name: value for name, value in said.items() if name not in ours}) if keep else b""
+
+
+def _bare(call: ModelCall | None) -> ModelCall | None:
+    return None if call is None else replace(call, input=(), output=(), tools=())
 
 
 _VALUES = ((OI_INPUT, OI_INPUT_TYPE), (OI_OUTPUT, OI_OUTPUT_TYPE))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel_trace
@@ -20,8 +20,9 @@ from loopkit.capture import slot
 from loopkit.capture.chain import Call, Filter, Interceptor
 from loopkit.capture.dialects._protocol import Dialect
 from loopkit.capture.exchange import Exchange
-from loopkit.capture.foreign import tells_of_a_model
+from loopkit.capture.foreign import span_id_of, tells_of_a_model
 from loopkit.capture.live import LiveSpan
+from loopkit.capture.offer import take_offer
 from loopkit.capture.recorder import Recorder
 from loopkit.capture.recording import Recording, stream_filters
 from loopkit.capture.stream import watch_generator, watch_raw, watch_stream
@@ -141,15 +142,25 @@ def _recording(
     if otel_context.get_value(_TOLD):
         return Recording(None, None)
     here = otel_trace.get_current_span()
-    live: LiveSpan | None
-    adopted = isinstance(here, LiveSpan) and here.kind in MODEL_KINDS and here.exchange is None and here.is_recording()
-    if isinstance(here, LiveSpan) and adopted:
-        live = here
-    else:
-        live = recorder.start(f"{dialect.operation} {request.get('model')}", dialect.kind)
+    live, is_current = take_offer(), False
+    if live is None and _is_bare_model_call(here):
+        live, is_current = here, True
+    adopted = live is not None
+    if live is None:
+        if not isinstance(here, LiveSpan) and tells_of_a_model(here):
+            if recorder.reads_others:
+                return Recording(recorder, None, is_current=True, told_as=span_id_of(here))
+            is_current = True
+        model = request.get("model") or request.get("modelId")
+        live = recorder.start(f"{dialect.operation} {model}" if model else dialect.operation, dialect.kind)
         if live is None:
             return Recording(recorder, None)
-        live.is_known_to_host = not isinstance(here, LiveSpan) and tells_of_a_model(here)
+        live.is_known_to_host = is_current
     exchange = Exchange(dialect, provider, bare=live.bare)
     exchange.ask({**request, **extra} if extra else request)
-    return Recording(recorder, live, exchange, adopted=adopted)
+    return Recording(recorder, live, exchange, adopted=adopted, is_current=is_current)
+
+
+def _is_bare_model_call(span: object) -> TypeGuard[LiveSpan]:
+    """Whether it is a framework's span of a model call, which nobody has filled in yet."""
+    return isinstance(span, LiveSpan) and span.kind in MODEL_KINDS and span.exchange is None and span.is_recording()

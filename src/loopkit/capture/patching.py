@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 import wrapt
 
 from loopkit import _host
+from loopkit.capture.frameworks.agents import OpenAIAgents
+from loopkit.capture.frameworks.langchain import LangChain
 from loopkit.capture.sdks._protocol import Undo
-from loopkit.capture.sdks.known import INSTRUMENTED, Instrumented
+from loopkit.capture.sdks.known import SDKS, TRANSPORT
 from loopkit.errors import InvalidInput, MissingExtra
+
+
+class Instrumented(Protocol):
+    """What `instrument()` can patch: an SDK or a framework."""
+
+    name: str
+    module: str
+    extra: str
+
+    def patch(self, module: Any) -> Undo:
+        """Record all that goes through it."""
+        ...
+
+
+_ALL: tuple[Instrumented, ...] = (*(sdk for sdk in SDKS if sdk is not TRANSPORT), LangChain(), OpenAIAgents())
+INSTRUMENTED: Mapping[str, Instrumented] = {each.name: each for each in _ALL}
+"""By name."""
 
 _undos: dict[str, Undo] = {}
 _wanted: set[str] = set()

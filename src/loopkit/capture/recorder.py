@@ -21,7 +21,7 @@ from loopkit.capture.sampling import Tail, head_probability, head_takes
 from loopkit.capture.sinks import Sink
 from loopkit.capture.worker import Worker
 from loopkit.config import Settings
-from loopkit.types import Feedback, Kind
+from loopkit.types import Feedback, Kind, Span
 
 _DROPPED = otel_context.create_key("loopkit-dropped")
 _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
@@ -44,12 +44,14 @@ class Recorder:
         self.provider_came: Callable[[], object] | None = None
         """Called when the application has set a tracer provider, or another one."""
         self._provider_seen: Any = None
+        self.reads_others = False
+        """Whether other instrumentations' spans come in through a span processor."""
         _recorders.add(self)
 
-    def start(self, name: str, kind: Kind, task: str | None = None) -> LiveSpan | None:
-        """A span under the current one, not yet current itself; None where it is sampled out."""
+    def start(self, name: str, kind: Kind, task: str | None = None, under: LiveSpan | None = None) -> LiveSpan | None:
+        """A span under the current one, or another, not yet current itself; None where it is sampled out."""
         here = otel_context.get_current()
-        parent = otel_trace.get_current_span(here)
+        parent = otel_trace.get_current_span(here) if under is None else under
         if isinstance(parent, LiveSpan):
             live = self._child(parent, name, kind)
         else:
@@ -59,7 +61,7 @@ class Recorder:
             live = root
         if task is not None:
             live.task = task
-        live.ambient = ambient(here)
+        live.ambient = ambient(here) if under is None else under.ambient
         return live
 
     def current(self, live: LiveSpan | None) -> object:
@@ -74,8 +76,8 @@ class Recorder:
         """Make current again what was before."""
         otel_context.detach(token)
 
-    def put(self, live: LiveSpan) -> None:
-        """Queue a finished span."""
+    def put(self, live: LiveSpan | Span) -> None:
+        """Queue a finished span, ours or one that was read."""
         self.worker.put(live)
 
     def say(self, target: str, name: str, value: Any = None, **fields: Any) -> Feedback:

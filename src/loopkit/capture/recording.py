@@ -9,6 +9,8 @@ import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from opentelemetry.trace.status import StatusCode
+
 from loopkit import _host
 from loopkit.capture.chain import Call, Filter, Interceptor, adrive, drive
 from loopkit.capture.dialects._loose import server_sent
@@ -24,7 +26,7 @@ _shield = _host.Shielded("recording a call")
 class Recording:
     """A span under way and the exchange it carries; without a recorder it does nothing."""
 
-    __slots__ = ("__weakref__", "_fold", "_last", "adopted", "exchange", "live", "recorder")
+    __slots__ = ("__weakref__", "_fold", "_last", "_told_as", "adopted", "exchange", "is_current", "live", "recorder")
 
     def __init__(
         self,
@@ -33,12 +35,18 @@ class Recording:
         exchange: Exchange | None = None,
         *,
         adopted: bool = False,
+        is_current: bool = False,
+        told_as: str | None = None,
     ) -> None:
         self.recorder = recorder
         self.live = live
         self.exchange = exchange
         self.adopted = adopted
-        """Whether somebody else, a framework above, has started the span, made it current, and ends it."""
+        """Whether somebody else, a framework above, has started the span and ends it."""
+        self.is_current = is_current
+        """Whether it is the current one already, or not to be."""
+        self._told_as = told_as
+        """The id of somebody else's span for the same call, which is read in."""
         self._fold: Fold | None = None
         self._last: int | None = None
         """When the last chunk came."""
@@ -47,7 +55,7 @@ class Recording:
 
     def enter(self) -> object:
         """Make the span current, where it isn't; give back what `leave` wants."""
-        if self.recorder is None or self.adopted or (self.live is not None and self.live.is_known_to_host):
+        if self.recorder is None or self.is_current:
             return None
         return self.recorder.current(self.live)
 
@@ -83,6 +91,12 @@ class Recording:
             self._keep_partial()
             self._finish(error)
 
+    def refused(self, said: str) -> None:
+        """The server answered that it won't."""
+        if self.live is not None:
+            self.live.set_status(StatusCode.ERROR, said)
+            self._finish()
+
     def chunk(self, chunk: Any) -> None:
         """The next piece of a stream."""
         fold = self._fold
@@ -117,8 +131,9 @@ class Recording:
 
     def remember(self, thing: Any) -> None:
         """Let feedback be given on this object."""
-        if self.recorder is not None and self.live is not None and thing is not None:
-            self.recorder.identities.remember(thing, self.live.id)
+        known_as = self._told_as if self.live is None else self.live.id
+        if self.recorder is not None and known_as is not None and thing is not None:
+            self.recorder.identities.remember(thing, known_as)
 
     def _finish(self, error: BaseException | None = None, *, cancelled: bool = False, at: int | None = None) -> None:
         if self.live is not None and not self.adopted:

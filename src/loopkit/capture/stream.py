@@ -182,6 +182,13 @@ async def _anothing() -> None:
     pass
 
 
+def watch_body(response: Any, recording: Recording) -> None:
+    """An HTTP response whose body hasn't been read: recorded when the application reads or closes it."""
+    busy = _watch_close(response, recording)
+    _watch_read(response, recording, busy)
+    watch_garbage(response, recording)
+
+
 class _Busy:
     """Up while the SDK or httpx reads: they close the response themselves at the end of the body.
 

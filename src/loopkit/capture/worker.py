@@ -22,7 +22,7 @@ from loopkit.capture.live import LiveSpan
 from loopkit.capture.sampling import Tail, keys_of
 from loopkit.capture.sinks import Batch, Drainable, Sink
 from loopkit.config import Settings
-from loopkit.types import Feedback
+from loopkit.types import Feedback, Span
 from loopkit.wire.encode import EncodedSpan
 
 _BATCH = 512
@@ -59,7 +59,7 @@ class Worker:
         self._fault: Exception | None = None
         self._start_empty()
 
-    def put(self, item: LiveSpan | Feedback) -> None:
+    def put(self, item: LiveSpan | Span | Feedback) -> None:
         """Queue an item; where the queue is full one goes, by `Limits.drop`, and is counted."""
         waiting = len(self._queue)
         full = waiting >= self._limits.queue_items
@@ -147,7 +147,7 @@ class Worker:
 
     def _start_empty(self) -> None:
         self._awake = self._closed = False
-        self._queue: deque[LiveSpan | Feedback | threading.Event | Callable[[], object]] = deque()
+        self._queue: deque[LiveSpan | Span | Feedback | threading.Event | Callable[[], object]] = deque()
         self._held: dict[int, deque[Batch]] = {index: deque() for index in range(len(self.sinks))}
         self._signal = threading.Event()
         self._hurry = threading.Event()
@@ -196,7 +196,7 @@ class Worker:
             if isinstance(item, threading.Event):
                 waiting = item
                 break
-            if isinstance(item, (LiveSpan, Feedback)):
+            if isinstance(item, (LiveSpan, Feedback, Span)):
                 if isinstance(item, LiveSpan) and item.weight and not self._lightened(item):
                     continue
                 items.append(item)
@@ -211,8 +211,9 @@ class Worker:
                 self._shielded("syncing a sink", sink.sync)
             waiting.set()
 
-    def _handle(self, items: list[LiveSpan | Feedback]) -> None:
+    def _handle(self, items: list[LiveSpan | Span | Feedback]) -> None:
         spans: list[tuple[LiveSpan, EncodedSpan]] = []
+        read: list[EncodedSpan] = []
         feedback: list[Feedback] = []
         for number, item in enumerate(items):
             if number % _TURN == 0 and len(self._queue) < _CROWDED:
@@ -221,10 +222,14 @@ class Worker:
                 feedback.append(self.finisher.feedback(item))
                 continue
             try:
-                spans.append((item, self.finisher.span(item)))
+                if isinstance(item, Span):
+                    read.append(self.finisher.read(item))
+                else:
+                    spans.append((item, self.finisher.span(item)))
             except Exception as error:  # noqa: BLE001  # this span's fault: the others go on
                 self._note("encoding a span", error)
         kept, asked = self.tail.sift(spans, self.finisher.keys)
+        kept += read
         if kept or feedback:
             self._hand_on(Batch(tuple(kept), tuple(feedback)))
         asked |= {key for event in feedback for key in keys_of(event)}
@@ -295,7 +300,7 @@ class Worker:
             self._heavy.remove(item)  # the first one or nearly: they come in order
         return True
 
-    def _makes_room(self, item: LiveSpan | Feedback) -> bool:
+    def _makes_room(self, item: LiveSpan | Span | Feedback) -> bool:
         """Whether the oldest went for this one. Feedback never goes for a span, and nothing that somebody waits for."""
         if isinstance(item, Feedback) or self._limits.drop == "oldest":
             return self._drops_oldest()

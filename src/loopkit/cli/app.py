@@ -26,6 +26,7 @@ from loopkit.export.place import spools as known_spools
 from loopkit.export.spool import DiskSpool
 from loopkit.observe import look
 from loopkit.observe.page import report as render_report
+from loopkit.observe.prices import set_price
 from loopkit.signals import say
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
@@ -89,6 +90,20 @@ def lineage(id: Annotated[str, typer.Argument(help="A span, dataset, rollout, or
 def figures(task: Task, by: Annotated[str, typer.Option(help="variant, all, or a tag's name.")] = "variant") -> None:
     """How a task is going: calls, errors, latency, how often it was right."""
     out.print(screen.figures(look.figures(task, by=by), by))
+
+
+@app.command()
+def price(
+    provider: Annotated[str, typer.Argument(help="As spans have it, such as openai.")],
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    input: Annotated[float, typer.Option(help="US dollars a million input tokens.")],
+    output: Annotated[float, typer.Option(help="US dollars a million output tokens.")],
+    cache_read: Annotated[float | None, typer.Option(help="The same of those read from the cache.")] = None,
+    cache_write: Annotated[float | None, typer.Option(help="The same of those written to it.")] = None,
+) -> None:
+    """Say what a model's tokens cost, where the known prices are not yours."""
+    set_price(provider, model, input=input, output=output, cache_read=cache_read, cache_write=cache_write)
+    out.print(f"{provider} {model}: ${input:g} in, ${output:g} out, a million tokens", highlight=False)
 
 
 @app.command()

@@ -86,10 +86,11 @@ def _pipeline(made: Settings, destinations: list[Destination]) -> list[Finding]:
             found = [_kept(kept, store.spans())]
             for sink in sending:
                 endpoint = sink.destination.endpoint
-                taken = sink.drained(_PROBE_SECONDS)
+                taken = sink.drained(_PROBE_SECONDS) and not sink.lost
                 said = "took a span that went through spool and transport"
                 if not taken:
-                    reasons = [reason for _, reason in spools(home)[endpoint].letters()] or ["it still waits"]
+                    spool = next(each for name, each in spools(home).items() if name.partition(" ")[0] == endpoint)
+                    reasons = [reason for _, reason in spool.letters()] or ["it still waits"]
                     said = f"did not take a span ({reasons[-1]}): look at what the receiver says, then try again"
                 found.append(Finding("probe", taken, f"{endpoint} {said}"))
         finally:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from loopkit.observe.prices import Price, prices, total_cost
 from loopkit.signals.calls import calls_and_statements, expected_output, outcome
 from loopkit.signals.fold import fold
 from loopkit.statistics.paired import effective_size, quantile, wilson
@@ -34,6 +35,8 @@ class Figures:
     latency_p95: float
     input_tokens: int
     output_tokens: int
+    cost: float | None
+    """US dollars; None where a price isn't known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,8 @@ def figures(task: str, *, by: str = "variant", store: Store | None = None) -> li
     groups: dict[str, list[Span]] = defaultdict(list)
     for call in calls:
         groups[_segment(call, by)].append(call)
-    rows = [_row(name, spans, said, model_calls) for name, spans in groups.items()]
+    own = prices(store)
+    rows = [_row(name, spans, said, model_calls, own) for name, spans in groups.items()]
     return sorted(rows, key=lambda row: (-row.calls, row.segment))
 
 
@@ -112,7 +116,11 @@ def _model_calls(store: Store, task: str) -> dict[str, list[Span]]:
 
 
 def _row(
-    name: str, calls: Sequence[Span], said: dict[str, list[Feedback]], model_calls: dict[str, list[Span]]
+    name: str,
+    calls: Sequence[Span],
+    said: dict[str, list[Feedback]],
+    model_calls: dict[str, list[Span]],
+    own: Mapping[tuple[str, str], Price],
 ) -> Figures:
     weights = [call.weight for call in calls]
     outcomes = [(outcome(call, said.get(call.id, ())), weight) for call, weight in zip(calls, weights, strict=True)]
@@ -122,8 +130,8 @@ def _row(
     size = effective_size([weight for _, weight in judged])
     low, high = wilson(right * size if judged else 0.0, size)
     durations = [call.duration for call in calls]
-    usages = [
-        (span.model_call.usage, span.weight)
+    made = [
+        (span.model_call, span.weight)
         for trace in {call.trace_id for call in calls}
         for span in model_calls.get(trace, ())
         if span.model_call is not None
@@ -139,6 +147,7 @@ def _row(
         high=high,
         latency_p50=quantile(durations, 0.5, weights),
         latency_p95=quantile(durations, 0.95, weights),
-        input_tokens=round(sum((usage.input_tokens or 0) * weight for usage, weight in usages)),
-        output_tokens=round(sum((usage.output_tokens or 0) * weight for usage, weight in usages)),
+        input_tokens=round(sum((call.usage.input_tokens or 0) * weight for call, weight in made)),
+        output_tokens=round(sum((call.usage.output_tokens or 0) * weight for call, weight in made)),
+        cost=total_cost(made, own),
     )

@@ -7,7 +7,7 @@ the whole list of a sender that leaves it out.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from loopkit._json import compact_encoder
@@ -19,15 +19,16 @@ dumps = compact_encoder(str)
 
 def encode_messages(messages: Iterable[Message], *, output: bool) -> str:
     """The JSON text for `gen_ai.input.messages` or `gen_ai.output.messages`."""
-    return dumps([_encode_message(message, output) for message in messages])
+    return dumps([encode_message(message, output=output) for message in messages])
 
 
 def decode_messages(text: str) -> tuple[Message, ...]:
     """The messages in such a JSON text."""
-    return tuple(_decode_message(item) for item in json.loads(text))
+    return tuple(decode_message(item) for item in json.loads(text))
 
 
-def _encode_message(message: Message, output: bool) -> dict[str, Any]:
+def encode_message(message: Message, *, output: bool) -> dict[str, Any]:
+    """One message as JSON values; one that a model has said with its finish reason."""
     encoded: dict[str, Any] = {"role": message.role, "parts": [_encode_part(p) for p in message.parts]}
     if message.name is not None:
         encoded["name"] = message.name
@@ -47,7 +48,8 @@ def _encode_part(part: Part) -> dict[str, Any]:
     return encoded
 
 
-def _decode_message(item: dict[str, Any]) -> Message:
+def decode_message(item: Mapping[str, Any]) -> Message:
+    """The message in such values."""
     return Message(
         role=item["role"],
         parts=tuple(_decode_part(part) for part in item.get("parts", ())),
@@ -56,7 +58,7 @@ def _decode_message(item: dict[str, Any]) -> Message:
     )
 
 
-def _decode_part(item: dict[str, Any]) -> Part:
+def _decode_part(item: Mapping[str, Any]) -> Part:
     kind = item["type"]
     return Part(
         type=kind,

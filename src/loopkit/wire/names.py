@@ -33,6 +33,7 @@ INPUT_MESSAGES = "gen_ai.input.messages"  # content: JSON list of messages
 OUTPUT_MESSAGES = "gen_ai.output.messages"  # content: JSON list of messages, each with its finish_reason
 TOOL_DEFINITIONS = "gen_ai.tool.definitions"  # content: JSON list
 TOOL_NAME = "gen_ai.tool.name"  # of a tool span
+TOOL_CALL_ID = "gen_ai.tool.call.id"  # of a tool span: the id that the model gave the call
 AGENT_NAME = "gen_ai.agent.name"  # of an agent span
 WORKFLOW_NAME = "gen_ai.workflow.name"  # of a task span
 DATA_SOURCE = "gen_ai.data_source.id"  # of a retrieval span

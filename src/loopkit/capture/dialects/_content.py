@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from loopkit.types import Part
+from loopkit.types import Message, Part
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -46,6 +47,33 @@ def json_or_text(text: Any) -> Any:
 def other_part(piece: Mapping[str, Any]) -> Part:
     """A piece of a type that we have no field for, kept as it is."""
     return Part(type=str(piece.get("type")), content={key: value for key, value in piece.items() if key != "type"})
+
+
+def tool_definitions(request: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The tools that a model may call, in the conventions' shape; a provider's own tools as it has them."""
+    given = objects(request.get("tools")) or objects(mapping(request.get("toolConfig")).get("tools"))
+    found: list[Mapping[str, Any]] = []
+    for tool in given:
+        declared = tool.get("functionDeclarations") or tool.get("function_declarations")
+        inner = objects(declared) or [mapping(tool.get("function")) or mapping(tool.get("toolSpec")) or tool]
+        found += [_definition(each) for each in inner]
+    return tuple(found)
+
+
+def _definition(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    schemas = ("parameters", "input_schema", "parametersJsonSchema", "parameters_json_schema", "inputSchema")
+    schema = next((tool[name] for name in schemas if name in tool), None)
+    if schema is None or not isinstance(tool.get("name"), str):
+        return tool
+    about = {"description": tool["description"]} if tool.get("description") else {}
+    whole = mapping(schema)
+    return {"type": "function", "name": tool["name"], **about, "parameters": whole.get("json", whole)}
+
+
+def as_tool_turn(message: Message) -> Message:
+    """A turn that holds nothing but tools' results is the tools', whoever the provider says it is by."""
+    all_results = all(part.type == "tool_call_response" for part in message.parts)
+    return replace(message, role="tool") if message.parts and all_results else message
 
 
 def changed(content: Any, change: Callable[[str], str]) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loopkit.capture.dialects._content import (
+    as_tool_turn,
     changed,
     changed_texts,
     json_or_text,
@@ -177,7 +178,8 @@ def _input(request: Request) -> tuple[Message, ...]:
     if system := request.get("system"):
         messages.append(Message(role="system", parts=tuple(_blocks(system))))
     for item in objects(request.get("messages")):
-        messages.append(Message(role=item.get("role") or "user", parts=tuple(_blocks(item.get("content")))))
+        parts = tuple(_blocks(item.get("content")))
+        messages.append(as_tool_turn(Message(role=item.get("role") or "user", parts=parts)))
     return tuple(messages)
 
 

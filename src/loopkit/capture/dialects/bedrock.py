@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from loopkit.capture.dialects._content import (
+    as_tool_turn,
     changed_texts,
     json_or_text,
     mapping,
@@ -364,8 +365,7 @@ def _said(answer: Mapping[str, Any]) -> str:
 
 def _message(item: Mapping[str, Any]) -> Message:
     parts = tuple(part for block in objects(item.get("content")) for part in _block(block))
-    role = item.get("role") or "user"
-    return Message(role="tool" if any(part.type == "tool_call_response" for part in parts) else role, parts=parts)
+    return as_tool_turn(Message(role=item.get("role") or "user", parts=parts))
 
 
 def _block(block: Mapping[str, Any]) -> list[Part]:
@@ -387,7 +387,10 @@ def _block(block: Mapping[str, Any]) -> list[Part]:
             )
         elif kind in ("image", "video", "audio", "document"):
             mime = f"{kind}/{inside.get('format') or '*'}"
-            found.append(Part(type="blob", content=inside.get("source"), mime_type=mime))
+            source = mapping(inside.get("source"))
+            place = mapping(source.get("s3Location")).get("uri")
+            content = source.get("bytes", source.get("text"))
+            found.append(Part(type="uri" if place else "blob", uri=place, content=content, mime_type=mime))
         elif kind != "cachePoint":
             found.append(Part(type=kind, content=content))
     return found

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loopkit.capture.dialects._content import mapping, objects, sequence, since_the_model_spoke
+from loopkit.capture.dialects._content import as_tool_turn, mapping, objects, sequence, since_the_model_spoke
 from loopkit.capture.dialects._endpoint import Endpoint
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
@@ -62,6 +62,8 @@ class GenerateContent:
         said |= {name: value for name, value in asked.items() if value is not None and name not in _NOT_PARAMETERS}
         if said.get("choice.count") == 1:
             del said["choice.count"]
+        if isinstance(said.get("top_k"), float):
+            said["top_k"] = int(said["top_k"])  # sent as 40.0; an integer in the conventions
         return ModelCall(
             provider=provider,
             operation=self.operation,
@@ -232,8 +234,7 @@ def _body(response: Any) -> dict[str, Any]:
 
 def _message(content: Mapping[str, Any]) -> Message:
     parts = _parts(content)
-    role = "assistant" if content.get("role") == "model" else "user"
-    return Message(role="tool" if any(part.type == "tool_call_response" for part in parts) else role, parts=parts)
+    return as_tool_turn(Message(role="assistant" if content.get("role") == "model" else "user", parts=parts))
 
 
 def _parts(content: Mapping[str, Any]) -> tuple[Part, ...]:

@@ -11,12 +11,13 @@ from dataclasses import fields, replace
 from typing import Any
 
 from loopkit import _host
-from loopkit.capture.dialects._content import json_object, objects
+from loopkit.capture.dialects._content import json_object, tool_definitions
 from loopkit.capture.dialects._protocol import Dialect
 from loopkit.capture.dialects.anthropic_messages import Messages
 from loopkit.capture.dialects.bedrock import Converse, Invoke, InvokeEmbedding
 from loopkit.capture.dialects.google_content import GenerateContent, GoogleEmbeddings
 from loopkit.capture.dialects.mistral_chat import MistralChat, MistralEmbeddings, MistralFill
+from loopkit.capture.dialects.neutral import Neutral
 from loopkit.capture.dialects.openai_chat import Chat
 from loopkit.capture.dialects.openai_endpoints import (
     Batches,
@@ -31,6 +32,7 @@ from loopkit.capture.dialects.openai_responses import Responses
 from loopkit.types import ModelCall, Span, Usage
 
 CHAT, RESPONSES, MESSAGES = Chat(), Responses(), Messages()
+NEUTRAL = Neutral()
 EMBEDDINGS, COMPLETIONS = Embeddings(), Completions()
 GENERATE_CONTENT, GOOGLE_EMBEDDINGS = GenerateContent(), GoogleEmbeddings()
 CONVERSE, INVOKE, INVOKE_EMBEDDING = Converse(), Invoke(), InvokeEmbedding()
@@ -52,7 +54,7 @@ OPENAI_PATHS: Mapping[str, Dialect] = {
 """Which dialect speaks at a path of OpenAI's API, below /v1, and of all that took it over."""
 _ALL: tuple[Dialect, ...] = (
     *OPENAI_PATHS.values(), MESSAGES, GENERATE_CONTENT, GOOGLE_EMBEDDINGS, CONVERSE, INVOKE, INVOKE_EMBEDDING,
-    MISTRAL_CHAT, MISTRAL_FILL, MISTRAL_EMBEDDINGS,
+    MISTRAL_CHAT, MISTRAL_FILL, MISTRAL_EMBEDDINGS, NEUTRAL,
 )  # fmt: skip
 DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _ALL}
 
@@ -120,12 +122,13 @@ def _read(call: ModelCall, *, messages: bool) -> ModelCall:
         return call
     with _reading:
         asked, answered = json_object(call.native_request), json_object(call.native_response)
+        known = _facts(dialect, call.provider, asked, answered)
         return replace(
-            _facts(dialect, call.provider, asked, answered),
+            known,
             input=dialect.asked(asked) if messages else (),
             output=dialect.answered(answered) if messages else (),
-            tools=tuple(objects(asked.get("tools"))) if messages else (),
-            cost=call.cost,
+            tools=tool_definitions(asked) if messages else (),
+            cost=known.cost if call.cost is None else call.cost,
             time_to_first_token=call.time_to_first_token,
             native_format=call.native_format,
             native_request=call.native_request,

@@ -71,7 +71,7 @@ class Chat:
 
     def asked(self, request: Request) -> tuple[Message, ...]:
         """See `Dialect.asked`."""
-        return tuple(_message(item) for item in objects(request.get("messages")))
+        return tuple(message_of(item) for item in objects(request.get("messages")))
 
     def answered(self, response: Mapping[str, Any]) -> tuple[Message, ...]:
         """See `Dialect.answered`."""
@@ -226,7 +226,8 @@ def _calls(message: Any) -> list[Any]:
     return [call for call in message.tool_calls or () if getattr(call, "function", None) is not None]
 
 
-def _message(item: Mapping[str, Any]) -> Message:
+def message_of(item: Mapping[str, Any]) -> Message:
+    """A message as the API has it."""
     role = item.get("role") or "user"
     if role == "tool":
         parts = [Part(type="tool_call_response", id=item.get("tool_call_id"), content=item.get("content"))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -113,6 +113,16 @@ def hooked_method(original: Callable[..., Any], begin: Begin, *, is_async: bool)
         return await arun(hooked.recording, hooked.call, hooked.interceptors, hooked.asent(send), begun.received)
 
     return amethod if is_async else method
+
+
+def with_argument(
+    names: Sequence[str], name: str, value: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """The arguments with another value for one of them, in the form in which they came: others' wrappers count them."""
+    place = names.index(name)
+    if place < len(args):
+        return (*args[:place], value, *args[place + 1 :]), kwargs
+    return args, {**kwargs, name: value}
 
 
 def all_undone(undos: Iterable[Undo]) -> Undo:

@@ -11,7 +11,7 @@ from loopkit.capture.dialects._protocol import Conversation, Dialect
 from loopkit.capture.dialects.known import GENERATE_CONTENT, GOOGLE_EMBEDDINGS
 from loopkit.capture.hooked import HookedCall
 from loopkit.capture.hooked import begin as begin_call
-from loopkit.capture.sdks._protocol import Begin, Begun, Patched, Undo, replace_methods
+from loopkit.capture.sdks._protocol import Begin, Begun, Patched, Undo, replace_methods, with_argument
 
 _OPERATIONS: Mapping[str, Dialect] = {
     "generateContent": GENERATE_CONTENT,
@@ -59,7 +59,7 @@ def _methods(interceptors: tuple[Interceptor, ...], provider: str | None) -> dic
         hooked = begin_call(dialect, served, asked, stream=streams, interceptors=interceptors)
         return Begun(
             hooked,
-            lambda call: ((), {**given, "request_dict": _sent(hooked, call, body)}),
+            lambda call: with_argument(_ARGUMENTS, "request_dict", _sent(hooked, call, body), args, kwargs),
             hooked.received if streams else hooked.received_whole,
         )
 

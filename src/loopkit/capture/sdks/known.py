@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from loopkit.capture.sdks._protocol import Sdk, Undo
+from loopkit.capture.sdks._protocol import Sdk
 from loopkit.capture.sdks.bedrock import Bedrock
 from loopkit.capture.sdks.google import GoogleGenAI
 from loopkit.capture.sdks.litellm import LiteLLM
 from loopkit.capture.sdks.mistral import Mistral
 from loopkit.capture.sdks.stainless import PACKAGES
+from loopkit.capture.sdks.transport import Transport
 
-SDKS: tuple[Sdk, ...] = (*PACKAGES, GoogleGenAI(), Mistral(), Bedrock(), LiteLLM())
-
-
-class Instrumented(Protocol):
-    """What `instrument()` can patch: an SDK or a framework."""
-
-    name: str
-    module: str
-    extra: str
-
-    def patch(self, module: Any) -> Undo:
-        """Record all that goes through it."""
-        ...
-
-
-INSTRUMENTED: Mapping[str, Instrumented] = {each.name: each for each in SDKS}
-"""By name."""
+TRANSPORT = Transport()
+SDKS: tuple[Sdk, ...] = (*PACKAGES, GoogleGenAI(), Mistral(), Bedrock(), LiteLLM(), TRANSPORT)
 
 
 def sdk_of(client: Any) -> Sdk | None:

@@ -18,7 +18,7 @@ from loopkit.capture.dialects._protocol import Conversation, Dialect
 from loopkit.capture.dialects.known import CHAT, MESSAGES, OPENAI_PATHS
 from loopkit.capture.hooked import HookedCall, begin
 from loopkit.capture.providers import provider_of
-from loopkit.capture.sdks._protocol import Begun, Undo, all_undone, hooked_method, replace_methods
+from loopkit.capture.sdks._protocol import Begun, Undo, all_undone, hooked_method, replace_methods, with_argument
 from loopkit.errors import InvalidInput
 
 _RAW = "x-stainless-raw-response"
@@ -117,7 +117,9 @@ class Hook:
         provider = self._provider or self._provider_of(client)
         hooked = begin(dialect, provider, request, stream=stream, interceptors=self.interceptors, extra=files)
         return Begun(
-            hooked, lambda call: ((), {**given, "options": _options_for(options, hooked, call)}), hooked.received
+            hooked,
+            lambda call: with_argument(_ARGUMENTS, "options", _options_for(options, hooked, call), args, kwargs),
+            hooked.received,
         )
 
     def _provider_of(self, client: Any) -> str:

@@ -1,0 +1,1 @@
+"""What frameworks tell of themselves, as our spans."""

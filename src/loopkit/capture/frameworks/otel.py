@@ -1,0 +1,72 @@
+"""Other OpenTelemetry instrumentations: a span processor that reads what they tell of models, tools and agents.
+
+Their spans keep their ids, so that ours and theirs make one tree. They go into the local store and to our own
+destinations, never back to the application's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opentelemetry import trace as otel_trace
+
+from loopkit import _host
+from loopkit.capture import slot
+from loopkit.capture.hooked import MODEL_KINDS
+from loopkit.capture.live import LiveSpan
+from loopkit.wire import names
+from loopkit.wire.decode import decode_span
+from loopkit.wire.encode import encode_foreign
+from loopkit.wire.others import kind_of, translated
+
+_shield = _host.Shielded("reading another instrumentation's span")
+_MOST_OPEN = 10_000
+
+
+class OthersProcessor:
+    """See OpenTelemetry's `SpanProcessor`, which it has the shape of."""
+
+    def __init__(self) -> None:
+        self._told: dict[int, None] = {}
+        """Spans of model calls below a span of ours that tells of the same call."""
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        """A call that we tell of already isn't told again."""
+        recorder = slot.recorder
+        if recorder is not None:
+            recorder.reads_others = True
+        above = otel_trace.get_current_span(parent_context)
+        is_within = isinstance(above, LiveSpan) and above.kind in MODEL_KINDS and above.is_recording()
+        if isinstance(above, LiveSpan) and is_within and kind_of(span.attributes or {}) in MODEL_KINDS:
+            self._told[span.get_span_context().span_id] = None
+            above.is_known_to_host = True  # it gets theirs
+            while len(self._told) > _MOST_OPEN:
+                self._told.pop(next(iter(self._told)), None)
+
+    def on_end(self, span: Any) -> None:
+        """Read it, where it is about what we record."""
+        recorder = slot.recorder
+        if recorder is None:
+            return
+        with _shield:
+            attributes: Mapping[str, Any] = span.attributes or {}
+            kind = None if span.instrumentation_scope.name == "loopkit" else kind_of(attributes)
+            is_told = span.context.span_id in self._told
+            self._told.pop(span.context.span_id, None)
+            if kind is None or (is_told and kind in MODEL_KINDS):
+                return
+            values = translated(attributes, kind)
+            if names.PROVIDER in values:
+                values[names.PROVIDER] = str(values[names.PROVIDER]).lower()
+            recorder.put(decode_span(encode_foreign(span, values), recorder.settings.service))
+
+    def _on_ending(self, span: Any) -> None:
+        """Nothing is to be changed."""
+
+    def shutdown(self) -> None:
+        """Nothing is kept here."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """The recorder's own flush does that."""
+        return True
