@@ -26,7 +26,7 @@ FLOORS = {
     "evals": 5,
     "tuning": 6, "deploy": 6,
     "_assemble": 7, "cli": 7, "testing": 8, "checks": 8, "policies": 8, "tuners": 8, "evaluators": 8, "backends": 8,
-    "frameworks": 8,
+    "frameworks": 8, "web": 8,
     "__main__": 8,
 }  # fmt: skip
 """DESIGN: a module imports from lower floors and its own folder. Floors 7 and up are the roof."""
@@ -107,7 +107,9 @@ def test_imports_go_down_the_floors(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / DEMO).glob("*.py")), ids=lambda path: path.stem)
 def test_the_demo_uses_public_names_only(path: Path) -> None:
     public = {"loopkit", "loopkit.errors", "loopkit.types", "loopkit._extras", "loopkit._words"}
-    doors = {f"loopkit.{name}" for name in ("checks", "policies", "tuners", "evaluators", "backends", "frameworks")}
+    doors = {
+        f"loopkit.{name}" for name in ("checks", "policies", "tuners", "evaluators", "backends", "frameworks", "web")
+    }
     for module in imports(path):
         assert module in public | doors or module.startswith("loopkit.cli"), f"{path.name} imports {module}"
 

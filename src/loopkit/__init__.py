@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from loopkit._assemble import health as health
     from loopkit._assemble import init as init
     from loopkit._assemble import shutdown as shutdown
+    from loopkit.capture.ambient import carried as carried
     from loopkit.capture.ambient import context as context
     from loopkit.capture.clients import unwrap as unwrap
     from loopkit.capture.clients import wrap as wrap
     from loopkit.capture.decorator import current_span as current_span
     from loopkit.capture.decorator import span as span
     from loopkit.capture.decorator import trace as trace
+    from loopkit.capture.logs import LogIds as LogIds
     from loopkit.capture.patching import instrument as instrument
     from loopkit.capture.patching import uninstrument as uninstrument
     from loopkit.capture.told import record_model_call as record_model_call
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from loopkit.evals.scoring import evaluator as evaluator
     from loopkit.export.place import spools as spools
     from loopkit.guard.guard import Guard as Guard
+    from loopkit.observe.annotations import annotate as annotate
+    from loopkit.observe.forgetting import forget as forget
     from loopkit.observe.look import confusion as confusion
     from loopkit.observe.look import failures as failures
     from loopkit.observe.look import figures as figures
@@ -72,7 +76,11 @@ _HOMES = {
         "init",
         "shutdown",
     ),
-    "capture.ambient": ("context",),
+    "capture.ambient": (
+        "carried",
+        "context",
+    ),
+    "capture.logs": ("LogIds",),
     "capture.clients": (
         "unwrap",
         "wrap",
@@ -104,6 +112,8 @@ _HOMES = {
     "evals.scoring": ("evaluator",),
     "export.place": ("spools",),
     "guard.guard": ("Guard",),
+    "observe.annotations": ("annotate",),
+    "observe.forgetting": ("forget",),
     "observe.look": (
         "confusion",
         "failures",

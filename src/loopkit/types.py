@@ -188,9 +188,9 @@ class Span:
     """Why this span alone keeps its trace."""
     inclusion_probability: float = 1.0
     """With which it is here, all told: the store finds out when it is read."""
-    content_status: Literal["kept", "off", "failed", "truncated", "shed"] = "kept"
-    """What became of input and output: "failed" means a redactor raised and the content was dropped, "shed" that
-    recording had spent its budget."""
+    content_status: Literal["kept", "local", "off", "failed", "truncated", "shed"] = "kept"
+    """What became of input and output: "local" means that they are in the local store alone, "failed" that a redactor
+    raised and the content was dropped, "shed" that recording had spent its budget."""
 
     @property
     def id(self) -> str:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+import contextvars
+import functools
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from opentelemetry import context as otel_context
 
 from loopkit import _host
 from loopkit.capture.snapshot import plain_copy
+from loopkit.errors import InvalidInput
 from loopkit.types import JSON
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Less = Literal["off", "local"]
+"""Nowhere, or into the local store alone."""
 _KEY = otel_context.create_key("loopkit-ambient")
 
 
@@ -24,6 +32,8 @@ class Ambient:
     session_id: str | None = None
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
+    content: Less | None = None
+    """How far what is said may go, where that is less far than the settings have it."""
 
 
 NOTHING = Ambient()
@@ -36,17 +46,20 @@ def context(
     user_id: str | None = None,
     session_id: str | None = None,
     tags: Iterable[str] = (),
+    content: str | None = None,
     **metadata: JSON,
 ) -> Generator[None]:
     """Set what holds for every call inside the block, added to what holds outside it.
 
     Top-level metadata become `key:value` tags (a bare tag where the value is None), and such a tag is a join
     key: `with loopkit.context(order="4432")` lets feedback name the target `order:4432` tomorrow.
-    Follows into asyncio tasks and `asyncio.to_thread`; for threads and executors use `contextvars.copy_context`.
+    `content` keeps what is said in these calls nearer than `init(content=)` would: "local" in the local store, "off"
+    nowhere. Follows into asyncio tasks and `asyncio.to_thread`; for threads and executors see `carried`.
     """
     merged = ambient()
+    less = check_less(content)
     with _host.Shielded("context()"):
-        merged = _merge(user_id, session_id, tags, metadata)
+        merged = _merge(user_id, session_id, tags, metadata, less)
     token = otel_context.attach(otel_context.set_value(_KEY, merged))
     try:
         yield
@@ -58,6 +71,35 @@ def ambient(ctx: otel_context.Context | None = None) -> Ambient:
     """What holds here."""
     found = otel_context.get_value(_KEY, ctx)
     return found if isinstance(found, Ambient) else NOTHING
+
+
+def carried(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, to be run elsewhere with what holds here: the current span, user, session, tags.
+
+    Threads and executors don't take it along by themselves; asyncio's tasks and `asyncio.to_thread` do.
+
+        executor.submit(loopkit.carried(work), item)
+        threading.Thread(target=loopkit.carried(work)).start()
+    """
+    here = contextvars.copy_context()
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return here.copy().run(function, *args, **kwargs)  # a context can be entered once at a time
+
+    return run
+
+
+def check_less(content: Any) -> Less | None:
+    """What a call's content may be set to. Raises `InvalidInput` for the rest."""
+    if content is None or content == "off" or content == "local":
+        return content  # type: ignore[no-any-return]  # mypy doesn't narrow Any by equality
+    raise InvalidInput(f"content is {content!r}: a call's may be 'off' or 'local', less than init() allows")
+
+
+def less_of(one: Less | None, other: Less | None) -> Less | None:
+    """The stricter of two."""
+    return "off" if "off" in (one, other) else one or other
 
 
 def holding(found: Ambient | None, ctx: otel_context.Context | None = None) -> otel_context.Context:
@@ -72,7 +114,13 @@ def tags_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(key if value is None else f"{key}:{value}"[:_TAG_LIMIT] for key, value in metadata.items())
 
 
-def _merge(user_id: str | None, session_id: str | None, tags: Iterable[str], metadata: Mapping[str, JSON]) -> Ambient:
+def _merge(
+    user_id: str | None,
+    session_id: str | None,
+    tags: Iterable[str],
+    metadata: Mapping[str, JSON],
+    content: Less | None,
+) -> Ambient:
     outer = ambient()
     plain = plain_copy(metadata)
     return Ambient(
@@ -80,6 +128,7 @@ def _merge(user_id: str | None, session_id: str | None, tags: Iterable[str], met
         session_id=_text("session_id", session_id) or outer.session_id,
         tags=tuple(dict.fromkeys((*outer.tags, *_tag_list(tags), *tags_of(plain)))),
         metadata={**outer.metadata, **plain},
+        content=less_of(content, outer.content),
     )
 
 

@@ -12,6 +12,7 @@ from opentelemetry import trace as otel_trace
 
 from loopkit import _host
 from loopkit.capture import slot
+from loopkit.capture.ambient import Less, check_less
 from loopkit.capture.chain import Call, Filter, Interceptor, adrive, drive
 from loopkit.capture.clients import check_interceptors
 from loopkit.capture.live import Handle, LiveSpan, NoSpan
@@ -40,6 +41,8 @@ def trace(
     tags: Iterable[str] = (),
     guard: Interceptor | None = None,
     exclude: Iterable[str] = (),
+    redact: Iterable[str] | Mapping[str, Callable[[Any], Any]] = (),
+    content: Less | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -53,12 +56,16 @@ def trace(
     tags: Iterable[str] = (),
     guard: Interceptor | None = None,
     exclude: Iterable[str] = (),
+    redact: Iterable[str] | Mapping[str, Callable[[Any], Any]] = (),
+    content: Less | None = None,
 ) -> Any:
     """Record every call of a function: its inputs by name, its output, how long it took, how it failed.
 
-    For sync and async functions, generators and async generators, methods, classmethods and staticmethods.
-    `task` names what the function does for the loop (spans below inherit it); `guard` stands around the call;
-    `exclude` names arguments that are not recorded.
+    For sync and async functions, generators and async generators, methods, classmethods, staticmethods and objects that
+    can be called. `task` names what the function does for the loop (spans below inherit it); `guard` stands around the
+    call; `exclude` names arguments that are not recorded, `redact` those of which it is only recorded that they were
+    there, or maps their names to functions that give what is to be recorded of them. `content` keeps what this call and
+    those in it say nearer than `init(content=)` would: "local" in the local store, "off" nowhere.
 
         @loopkit.trace(task="triage")
         def triage(ticket: str) -> str: ...
@@ -67,6 +74,8 @@ def trace(
         raise InvalidInput(f"kind is {kind!r}: choose one of {', '.join(OI_KINDS)}")
     interceptors = () if guard is None else (guard,)
     check_interceptors(interceptors)
+    check_less(content)
+    hidden = _redactions(redact)
 
     def decorate(target: Any) -> Any:
         method: Any = target  # isinstance makes `target` a method of unknown types; this stays Any
@@ -74,7 +83,9 @@ def trace(
             return method.__class__(decorate(method.__func__))
         if not callable(target):
             raise InvalidInput(f"@trace got {target!r}, which can't be called")
-        return _traced(target, _Plan(target, name, kind, task, tuple(tags), interceptors, frozenset(exclude)))
+        return _traced(
+            target, _Plan(target, name, kind, task, tuple(tags), interceptors, frozenset(exclude), hidden, content)
+        )
 
     return decorate if function is None else decorate(function)
 
@@ -96,6 +107,8 @@ class _Plan:
         tags: tuple[str, ...],
         interceptors: tuple[Interceptor, ...],
         exclude: frozenset[str],
+        redact: Mapping[str, Callable[[Any], Any]],
+        content: Less | None,
     ) -> None:
         qualname = function.__qualname__ if hasattr(function, "__qualname__") else type(function).__qualname__
         self.name = name or (task if task is not None else qualname.replace(".<locals>", ""))
@@ -104,6 +117,8 @@ class _Plan:
         self.tags = tags
         self.interceptors = interceptors
         self.exclude = exclude
+        self.redact = redact
+        self.content: Less | None = content
         self.parameters, self.owner = _parameter_names(function)
 
     def inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,11 +162,16 @@ class _Plan:
             if live is not None:
                 if self.tags:
                     live.describe({}, self.tags)
+                if self.content is not None:
+                    live.keep_near(self.content)
                 if live.bare:
                     return live
                 inputs = self.inputs(args, kwargs)
                 for name in self.exclude:
                     inputs.pop(name, None)
+                for name, change in self.redact.items():
+                    if name in inputs:
+                        inputs[name] = _redacted(change, inputs[name])
                 live.input = snapshot(inputs)
             return live
         return None
@@ -433,11 +453,20 @@ class span:  # noqa: N801  # used as a function: with loopkit.span("retrieve") a
     """
 
     def __init__(
-        self, name: str, *, kind: Kind = "task", task: str | None = None, input: JSON = None, **metadata: JSON
+        self,
+        name: str,
+        *,
+        kind: Kind = "task",
+        task: str | None = None,
+        input: JSON = None,
+        content: Less | None = None,
+        **metadata: JSON,
     ) -> None:
         if kind not in OI_KINDS:
             raise InvalidInput(f"kind is {kind!r}: choose one of {', '.join(OI_KINDS)}")
+        check_less(content)
         self._what = (name, kind, task)
+        self._content: Less | None = content
         self._input = input
         self._metadata = metadata
         self._attached: _Attached | None = None
@@ -452,6 +481,7 @@ class span:  # noqa: N801  # used as a function: with loopkit.span("retrieve") a
         self._attached.__enter__()
         if self._live is None:
             return NoSpan()
+        self._live.keep_near(self._content)
         handle = Handle(self._live)
         handle.set(input=self._input, **self._metadata)
         return handle
@@ -479,6 +509,33 @@ def live_span() -> LiveSpan | None:
     """The same, as the package itself holds it."""
     found = otel_trace.get_current_span()
     return found if isinstance(found, LiveSpan) else None
+
+
+def _redactions(redact: Any) -> Mapping[str, Callable[[Any], Any]]:
+    given: Any = redact  # isinstance makes it a mapping of unknown types; this stays Any
+    if isinstance(redact, str) or not isinstance(redact, Iterable):
+        raise InvalidInput(f"redact is {redact!r}: give names of arguments, or a dict from them to functions")
+    found: dict[str, Any] = dict(given) if isinstance(redact, Mapping) else dict.fromkeys(given, _hidden)
+    for name, change in found.items():
+        if not callable(change):
+            raise InvalidInput(
+                f"redact has {change!r} for {name!r}: give a function from the value to what is recorded"
+            )
+    return found
+
+
+def _redacted(change: Callable[[Any], Any], value: Any) -> Any:
+    """Fails closed: what can't be redacted isn't recorded."""
+    with _redacting:
+        return change(value)
+    return _hidden(value)
+
+
+_redacting = _host.Shielded("redacting an argument")
+
+
+def _hidden(_: Any) -> str:
+    return "[REDACTED]"
 
 
 def _parameter_names(function: Any) -> tuple[tuple[str, ...], str | None]:

@@ -143,10 +143,11 @@ class Finisher:
         told = None if live.exchange is None else self._told(live.exchange)
         if live.tail_probability != 1.0 and live.kept_for is None and self._is_large(told):
             live.kept_for = "tokens"
-        status = "kept" if keep else "shed" if live.bare else "off"
-        self.without_content += live.bare
+        is_told = not self._keep or live.content == "off"
+        status: str = "off" if is_told else "shed" if live.bare else live.content or "kept"
+        self.without_content += status == "shed"
         if keep and (_was_cut(texts) or (told is not None and _was_cut((told.request, told.response)))):
-            status = "truncated"
+            status = status if status == "local" else "truncated"
         values = encode_error(said) + encode_values(*texts)
         own: dict[str, Any] = {}
         if live.attributes:
@@ -166,13 +167,15 @@ class Finisher:
         crowded = len(own) > self._own_attributes
         sampled = live.sampled and not live.is_known_to_host
         if told is None:
-            return EncodedSpan(core, b"", values, values, sampled=sampled, crowded=crowded)
+            away: Piece = b"" if live.content == "local" else values
+            return EncodedSpan(core, b"", away, values, sampled=sampled, crowded=crowded)
         known: Piece = b"" if own else told.facts
         if not keep:
             local = known if isinstance(known, bytes) else known()
             return EncodedSpan(core, known, b"", local, sampled=sampled, crowded=crowded)
         local = values + told.native(known=bool(own))
-        return EncodedSpan(core, known, partial(told.content, values), local, sampled=sampled, crowded=crowded)
+        away = b"" if live.content == "local" else partial(told.content, values)
+        return EncodedSpan(core, known, away, local, sampled=sampled, crowded=crowded)
 
     def _without_content(self, live: LiveSpan) -> EncodedSpan:
         self.without_content += 1
@@ -235,6 +238,8 @@ def revived(core: bytes, local: bytes, *, sampled: bool, whole: bool) -> Encoded
 
     def content() -> bytes:
         found = spelled_out()
+        if found.content_status == "local":
+            return b""
         own = {name: value for name, value in found.attributes.items() if is_content(name)}
         return encode_span(replace(found, attributes={})).content + encode_own(own)
 

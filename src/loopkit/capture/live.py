@@ -7,6 +7,7 @@ bounded maps; here attributes are one dict, and everything else waits for the wo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 from opentelemetry.trace import Span as OtelSpan
@@ -15,7 +16,7 @@ from opentelemetry.trace.status import Status, StatusCode
 
 from loopkit import _host
 from loopkit._ids import Clock
-from loopkit.capture.ambient import Ambient, tags_of
+from loopkit.capture.ambient import Ambient, Less, less_of, tags_of
 from loopkit.capture.exchange import Exchange
 from loopkit.capture.snapshot import plain_copy, snapshot
 from loopkit.types import JSON, Kind
@@ -48,6 +49,7 @@ class LiveSpan(OtelSpan):
         "ambient",
         "attributes",
         "bare",
+        "content",
         "ended_at",
         "error",
         "exchange",
@@ -100,7 +102,9 @@ class LiveSpan(OtelSpan):
         self.propensity: float | None = None
         self.prompt_version: str | None = None
         self.bare = False
-        """Whether its content is left out, since recording has spent its budget."""
+        """Whether its content is left out: recording has spent its budget, or somebody said so."""
+        self.content: Less | None = None
+        """How far its content may go, where that is less far than the settings have it."""
         self.timed = False
         self.local_root = False
         """Whether no span of ours is above it."""
@@ -151,12 +155,16 @@ class LiveSpan(OtelSpan):
     def describe(self, metadata: Mapping[str, JSON], tags: tuple[str, ...] = ()) -> None:
         """Add metadata and tags."""
         old, plain = self.ambient or Ambient(), plain_copy(metadata)
-        self.ambient = Ambient(
-            user_id=old.user_id,
-            session_id=old.session_id,
+        self.ambient = replace(
+            old,
             tags=tuple(dict.fromkeys((*old.tags, *tags, *tags_of(plain)))),
             metadata={**old.metadata, **plain},
         )
+
+    def keep_near(self, content: Less | None) -> None:
+        """Let its content, and that of what runs in it, go no further than so."""
+        self.content = less_of(content, self.content)
+        self.bare = self.bare or self.content == "off"
 
     # What OpenTelemetry's API asks of a span.
 

@@ -62,6 +62,8 @@ class Recorder:
         if task is not None:
             live.task = task
         live.ambient = ambient(here) if under is None else under.ambient
+        if live.ambient is not None and live.ambient.content is not None:
+            live.keep_near(live.ambient.content)
         return live
 
     def current(self, live: LiveSpan | None) -> object:
@@ -105,7 +107,8 @@ class Recorder:
         live.sampling_probability, live.head_probability = parent.sampling_probability, parent.head_probability
         live.tail_probability, live.rescue_seconds = parent.tail_probability, parent.rescue_seconds
         live.sampled = parent.sampled
-        live.bare = self.budget.level > 0
+        live.content = parent.content
+        live.bare = self.budget.level > 0 or live.content == "off"
         return live
 
     def _local_root(

@@ -25,6 +25,8 @@ from loopkit.evals.scoring import exact
 from loopkit.export.place import spools as known_spools
 from loopkit.export.spool import DiskSpool
 from loopkit.observe import look
+from loopkit.observe.annotations import annotate
+from loopkit.observe.forgetting import forget as forget_user
 from loopkit.observe.page import report as render_report
 from loopkit.observe.prices import set_price
 from loopkit.signals import say
@@ -90,6 +92,40 @@ def lineage(id: Annotated[str, typer.Argument(help="A span, dataset, rollout, or
 def figures(task: Task, by: Annotated[str, typer.Option(help="variant, all, or a tag's name.")] = "variant") -> None:
     """How a task is going: calls, errors, latency, how often it was right."""
     out.print(screen.figures(look.figures(task, by=by), by))
+
+
+@app.command()
+def forget(
+    user: Annotated[str, typer.Option(help="The id that spans bear as user.id.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask first.")] = False,
+) -> None:
+    """Remove what was recorded of a person: from the store, the spools, the ring and the dead letters."""
+    if not yes:
+        typer.confirm(f"Remove everything recorded of {user!r}? This can't be undone.", abort=True)
+    gone = forget_user(user)
+    out.print(
+        f"{len(gone.traces)} traces went: {gone.spans} spans, {gone.feedback} statements, {gone.examples} examples, "
+        f"{gone.waiting} waiting batches changed, {gone.held} held",
+        highlight=False,
+    )
+    if gone.unreachable:
+        out.print(
+            f"{gone.unreachable} segments of spools are written by living processes: deliver them, or end those "
+            "processes, and run this again"
+        )
+        raise typer.Exit(1)
+
+
+@app.command()
+def tag(
+    id: Annotated[str, typer.Argument(help="A span's id, a response's id, or a join key.")],
+    tags: Annotated[list[str], typer.Argument(help="Tags, or key=value for metadata.")],
+    replace: Annotated[bool, typer.Option(help="In the place of the span's own.")] = False,
+) -> None:
+    """Give a stored span tags and metadata."""
+    pairs = dict(each.split("=", 1) for each in tags if "=" in each)
+    annotate(id, tags=[each for each in tags if "=" not in each], metadata=pairs, replace=replace)
+    out.print(f"tagged {id}", highlight=False)
 
 
 @app.command()

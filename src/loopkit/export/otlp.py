@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -133,6 +134,19 @@ class OtlpSink:
         if self._thread is not None:
             self._thread.join(max(deadline - time.monotonic(), 0.0) + _POLL)
         self.spool.close()
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Nothing is sent meanwhile, so that what waits can be rewritten."""
+        self._stop.set()
+        self._work.set()
+        if self._thread is not None:
+            self._thread.join(self.destination.timeout + _OTHERS_POLL)
+        try:
+            yield
+        finally:
+            self._start_fresh()
+            self._wake()
 
     def after_fork(self) -> None:
         """See `Sink.after_fork`."""

@@ -209,6 +209,30 @@ class DiskSpool:
             _unlink(letter, letter.with_suffix(_REASON))
         return len(kept)
 
+    def rewrite(self, change: Callable[[bytes], bytes]) -> tuple[int, int]:
+        """Put changed batches in the place of what waits, and of dead letters; an empty one is taken out.
+
+        Gives how many were changed, and how many segments could not be: those that other living processes write. What
+        this object writes is closed first. A crash meanwhile may have batches delivered twice, and loses none.
+        """
+        changed = left = 0
+        self._close_writer()
+        with self.held() as ours:
+            for segment in self.segments():
+                if not ours or not _is_abandoned(segment):
+                    left += 1
+                elif _is_ours(segment):
+                    changed += _rewrite_segment(segment, change)
+        for letter, _ in self.letters():
+            before = letter.read_bytes()
+            after = change(before)
+            changed += after != before
+            if not after:
+                _unlink(letter, letter.with_suffix(_REASON))
+            elif after != before:
+                _replace(letter, after)
+        return changed, left
+
     def clear(self) -> int:
         """Remove everything that no living process is writing; how many batches went."""
         gone = 0
@@ -409,6 +433,24 @@ class _Writer:
 
     def close(self) -> None:
         os.close(self.file)
+
+
+def _rewrite_segment(segment: Path, change: Callable[[bytes], bytes]) -> int:
+    batches, damaged = _read(segment)
+    after = [change(batch.data) for batch in batches]
+    different = sum(new != old.data for new, old in zip(after, batches, strict=True))
+    if different:
+        records = (_RECORD.pack(len(data), zlib.crc32(data)) + data for data in after if data)
+        segment.with_suffix(_DONE).write_bytes(_OFFSET.pack(0))
+        _replace(segment, _HEADER + b"".join(records) + damaged)
+    return different
+
+
+def _replace(file: Path, data: bytes) -> None:
+    temporary = file.parent / f".{file.name}"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as made:
+        made.write(data)
+    os.replace(temporary, file)
 
 
 def _read(segment: Path) -> tuple[list[Waiting], bytes]:

@@ -10,7 +10,8 @@ import json
 import math
 import sqlite3
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from loopkit.capture.finish import revived
 from loopkit.capture.sampling import Held
 from loopkit.config import Sampling
 from loopkit.store.database import Database
+from loopkit.wire.decode import decode_span
 from loopkit.wire.encode import EncodedSpan
 
 FILE = "ring.db"
@@ -148,6 +150,34 @@ class Ring(Database):
             f"the ring of sampled-out traces is full: {self.dropped} went before their time was over, so feedback "
             "can't bring them back, and figures miss them; give it more ring_bytes, or less ring_seconds",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What of a person was held."""
+
+    traces: set[str]
+    rows: int
+
+
+def forget(home: Path, user: str, traces: Collection[str] = ()) -> Released:
+    """Remove what is held of these traces, and of those in which a span bears this user id."""
+    if not (home / FILE).exists():
+        return Released(set(), 0)
+    ring = Ring(home, Sampling(), Clock())
+    try:
+        with ring.transaction() as connection:
+            connection.execute("PRAGMA secure_delete = ON")
+            rows = connection.execute("SELECT trace_id, spans FROM held").fetchall()
+            theirs = {
+                trace for trace, data in rows if any(decode_span(s.core).user_id == user for s in _unpacked(data))
+            } | set(traces)
+            before = connection.execute("SELECT count(*) FROM held").fetchone()[0]
+            _delete(connection, "trace_id IN (SELECT value FROM json_each(?))", (json.dumps(sorted(theirs)),))
+            after = connection.execute("SELECT count(*) FROM held").fetchone()[0]
+    finally:
+        ring.close()
+    return Released(theirs, before - after)
 
 
 def _size(connection: sqlite3.Connection) -> int:

@@ -28,6 +28,7 @@ from loopkit.wire.decode import decode_request, decode_span
 
 FILE = "loopkit.db"
 _KEPT = "kept:"
+_ANNOTATION = "annotation"
 _PORTION = 64
 """Batches turned into rows in one transaction."""
 
@@ -136,7 +137,8 @@ class Store(Database):
             f" WHERE {where} ORDER BY started_at DESC, id DESC{limit}",
             [value for _, value in conditions],
         )
-        return self._included([with_messages(decode_span(data, service)) for data, service in reversed(rows)])
+        spans = [with_messages(decode_span(data, service)) for data, service in reversed(rows)]
+        return self._included(self._annotated(spans))
 
     def _included(self, spans: list[Span]) -> list[Span]:
         """With their inclusion probabilities: the head's, where the tail would have kept the trace anyway.
@@ -192,7 +194,7 @@ class Store(Database):
         )
         if len(rows) != 1:
             raise NotFound(f"{'no span' if not rows else 'more than one span'} begins with {id!r} in {self.path}")
-        return self._included([with_messages(decode_span(*rows[0]))])[0]
+        return self._included(self._annotated([with_messages(decode_span(*rows[0]))]))[0]
 
     def feedback(self, target: str | None = None) -> list[Feedback]:
         """The events in order of their append, all or those given on exactly this target."""
@@ -252,7 +254,82 @@ class Store(Database):
         counts = {f"{n}s" if n != "feedback" else n: self._read(f"SELECT count(*) FROM {n}", ())[0][0] for n in names}
         return {**counts, "bytes": self.path.stat().st_size}
 
+    def annotate(
+        self, id: str, *, tags: Sequence[str] = (), metadata: Mapping[str, Any] | None = None, replace: bool = False
+    ) -> None:
+        """Add tags and metadata to a stored span, or put them in the place of its own. Raises `NotFound`."""
+        span = self.span(id)
+        said = {"tags": list(tags), "metadata": dict(metadata or {}), "replace": replace}
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT INTO document (kind, id, task, at, body) VALUES (?, ?, ?, ?, ?)",
+                (_ANNOTATION, span.id, span.task, time.time_ns(), canonical(said)),
+            )
+            if replace:
+                connection.execute("DELETE FROM tag WHERE span_id = ?", (span.id,))
+            connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", [(utf8(tag), span.id) for tag in tags])
+
+    def forget(self, user: str, author: str, traces: Collection[str]) -> tuple[set[str], int, int, int]:
+        """Remove traces, and those of this user; what was said of them or by this author; examples made of them.
+
+        Gives the traces, and how many spans, events and examples went.
+        """
+        rows = self._read("SELECT DISTINCT trace_id FROM span WHERE user_id = ?", (user,))
+        theirs = {trace for (trace,) in rows} | set(traces)
+        below = "trace_id IN (SELECT value FROM json_each(?))"
+        ids = (canonical(sorted(theirs)),)
+        known = self._read(f"SELECT id, session_id FROM span WHERE {below}", ids)
+        spans = {id for id, _ in known}
+        about = {f"session:{session}" for _, session in known if session} | {f"trace:{trace}" for trace in theirs}
+        events = [
+            event.id
+            for event in self.feedback()
+            if event.by == author or event.target in about or self.resolve(event) in spans
+        ]
+        gone = 0
+        with self.transaction() as connection:
+            connection.execute("PRAGMA secure_delete = ON")
+            of_spans = f"span_id IN (SELECT id FROM span WHERE {below})"
+            for table in ("tag", "body"):
+                connection.execute(f"DELETE FROM {table} WHERE {of_spans}", ids)
+            connection.execute(f"DELETE FROM span WHERE {below}", ids)
+            listed = (canonical(events),)
+            connection.execute("DELETE FROM feedback WHERE id IN (SELECT value FROM json_each(?))", listed)
+            annotated = (_ANNOTATION, canonical(sorted(spans)))
+            connection.execute(
+                "DELETE FROM document WHERE kind = ? AND id IN (SELECT value FROM json_each(?))", annotated
+            )
+            for seq, body in connection.execute("SELECT seq, body FROM document WHERE kind = 'dataset'").fetchall():
+                made = json.loads(body)
+                kept = [each for each in made["examples"] if spans.isdisjoint(each.get("spans", ()))]
+                if len(kept) < len(made["examples"]):
+                    gone += len(made["examples"]) - len(kept)
+                    said = {str(each.get("expected")) for each in kept}
+                    report: dict[str, Any] = made.get("report") or {}
+                    labels = {name: n for name, n in report.get("labels", {}).items() if name in said}
+                    text = canonical({**made, "examples": kept, "report": {**report, "labels": labels}})
+                    connection.execute("UPDATE document SET body = ? WHERE seq = ?", (text, seq))
+            connection.execute("DELETE FROM aside WHERE instr(data, ?)", (user.encode("utf-8", "replace"),))
+        with self.reading() as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return theirs, len(spans), len(events), gone
+
     # Inside
+
+    def _annotated(self, spans: list[Span]) -> list[Span]:
+        """With the tags and metadata that they were given afterwards."""
+        rows = self._read("SELECT id, body FROM document WHERE kind = ? ORDER BY seq", (_ANNOTATION,))
+        if not rows:
+            return spans
+        found = {span.id: span for span in spans}
+        for id, body in rows:
+            if id in found:
+                said = json.loads(body)
+                span, anew = found[id], said["replace"]
+                tags = dict.fromkeys((*(() if anew else span.tags), *said["tags"]))
+                metadata = {**({} if anew else span.metadata), **said["metadata"]}
+                found[id] = replace(span, tags=tuple(tags), metadata=metadata)
+        return [found[span.id] for span in spans]
 
     def _read(self, query: str, values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
         if self._before_read is not None:

@@ -69,7 +69,9 @@ SAMPLING_TAIL = "loopkit.sampling.tail_probability"  # what of it is the tail's 
 SAMPLING_RESCUE = "loopkit.sampling.rescue_seconds"  # feedback within this time after its end keeps its trace
 SAMPLING_REASON = "loopkit.sampling.reason"  # why this span keeps its trace: error, guardrail, slow, tokens
 COST = "loopkit.cost.usd"  # of the call, where the price is known
-CONTENT_STATUS = "loopkit.content.status"  # off, failed (redactor raised), truncated, shed (budget); absent when kept
+CONTENT_STATUS = (
+    "loopkit.content.status"  # local, off, failed (redactor raised), truncated, shed (budget); absent when kept
+)
 CANCELLED = "loopkit.cancelled"  # true where a stream or call was stopped before its end
 GUARD_NAME = "loopkit.guardrail.name"  # the check
 GUARD_STAGE = "loopkit.guardrail.stage"  # input or output

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -73,10 +74,9 @@ class Spans:
         if live is not None:
             old = live.ambient or Ambient()
             group = getattr(trace, "group_id", None)
-            live.ambient = Ambient(
-                user_id=old.user_id,
+            live.ambient = replace(
+                old,
                 session_id=str(group) if group else old.session_id,
-                tags=old.tags,
                 metadata={**old.metadata, **plain_copy(mapping(getattr(trace, "metadata", None)))},
             )
         self._keep(trace.trace_id, _Open(live, None), current=True)

@@ -12,6 +12,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 from uuid import UUID
@@ -365,11 +366,11 @@ def _describe(live: LiveSpan, metadata: Mapping[str, Any], tags: Any) -> None:
     own = tuple(str(tag) for tag in sequence(tags) if not str(tag).startswith(("seq:step:", "graph:step:")))
     old = live.ambient or Ambient()
     if session or user or own:
-        live.ambient = Ambient(
+        live.ambient = replace(
+            old,
             user_id=str(user) if user else old.user_id,
             session_id=session or old.session_id,
             tags=tuple(dict.fromkeys((*old.tags, *own))),
-            metadata=old.metadata,
         )
 
 
