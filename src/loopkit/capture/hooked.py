@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from opentelemetry import context as otel_context
@@ -24,27 +23,35 @@ from loopkit.capture.foreign import span_id_of, tells_of_a_model
 from loopkit.capture.live import LiveSpan
 from loopkit.capture.offer import take_offer
 from loopkit.capture.recorder import Recorder
-from loopkit.capture.recording import Recording, stream_filters
+from loopkit.capture.recording import TOLD, Recording, stream_filters
 from loopkit.capture.stream import watch_generator, watch_raw, watch_stream
 
-_TOLD = otel_context.create_key("loopkit-told")
 _starting = _host.Shielded("starting a call")
 _receiving = _host.Shielded("recording a response")
 MODEL_KINDS = ("llm", "embedding")
 
 
-@dataclass(frozen=True, slots=True)
 class HookedCall:
     """One on its way."""
 
-    call: Call
-    recording: Recording
-    interceptors: tuple[Interceptor, ...]
-    extra: Mapping[str, Any]
-    """What the request says besides, that isn't JSON: files."""
+    __slots__ = ("call", "extra", "interceptors", "recording")
+
+    def __init__(
+        self, call: Call, recording: Recording, interceptors: tuple[Interceptor, ...], extra: Mapping[str, Any]
+    ) -> None:
+        self.call = call
+        self.recording = recording
+        self.interceptors = interceptors
+        self.extra = extra
+        """What the request says besides, that isn't JSON: files."""
 
     def sent(self, send: Callable[[Call], Any]) -> Callable[[Call], Any]:
-        """`send`, under which nobody else tells of this call, and with what interceptors changed written down."""
+        """`send`, under which nobody else tells of this call, and with what interceptors changed written down.
+
+        Where there are none, the recording says so by itself, with the context that makes its span current.
+        """
+        if not self.interceptors:
+            return send
 
         def telling(call: Call) -> Any:
             with self._told(call):
@@ -54,6 +61,8 @@ class HookedCall:
 
     def asent(self, send: Callable[[Call], Any]) -> Callable[[Call], Any]:
         """`sent`, awaiting."""
+        if not self.interceptors:
+            return send
 
         async def telling(call: Call) -> Any:
             with self._told(call):
@@ -65,7 +74,7 @@ class HookedCall:
     def _told(self, call: Call) -> Any:
         if self.recording.exchange is not None and call.request is not self.call.request:
             self.recording.exchange.ask({**call.request, **self.extra})
-        token = otel_context.attach(otel_context.set_value(_TOLD, True))
+        token = otel_context.attach(otel_context.set_value(TOLD, True))
         try:
             yield
         finally:
@@ -130,24 +139,26 @@ def begin(
     recording = Recording(None, None)
     if recorder is not None:
         with _starting:
-            recording = _recording(recorder, dialect, provider, request, extra or {})
+            recording = _recording(recorder, dialect, provider, request, extra)
+            recording.tells = not interceptors
     task = None if recording.live is None else recording.live.task
     call = Call(task=task, request=request, dialect=dialect, stream=stream)
     return HookedCall(call, recording, interceptors, extra or {})
 
 
 def _recording(
-    recorder: Recorder, dialect: Dialect, provider: str, request: Mapping[str, Any], extra: Mapping[str, Any]
+    recorder: Recorder, dialect: Dialect, provider: str, request: Mapping[str, Any], extra: Mapping[str, Any] | None
 ) -> Recording:
-    if otel_context.get_value(_TOLD):
+    around = otel_context.get_current()
+    if TOLD in around:
         return Recording(None, None)
-    here = otel_trace.get_current_span()
+    here = otel_trace.get_current_span(around)
     live, is_current = take_offer(), False
     if live is None and _is_bare_model_call(here):
         live, is_current = here, True
     adopted = live is not None
     if live is None:
-        if not isinstance(here, LiveSpan) and tells_of_a_model(here):
+        if here is not otel_trace.INVALID_SPAN and not isinstance(here, LiveSpan) and tells_of_a_model(here):
             if recorder.reads_others:
                 return Recording(recorder, None, is_current=True, told_as=span_id_of(here))
             is_current = True

@@ -68,10 +68,14 @@ class Recorder:
 
     def current(self, live: LiveSpan | None) -> object:
         """Make the span (or the fact that it was dropped) current; give back what `leave` wants."""
+        return otel_context.attach(self.entering(live))
+
+    def entering(self, live: LiveSpan | None) -> otel_context.Context:
+        """The context in which it is current."""
         if live is None:
             why = self.budget if self.budget.level >= 2 else True  # for the budget, while it lasts
-            return otel_context.attach(otel_context.set_value(_DROPPED, why))
-        return otel_context.attach(otel_trace.set_span_in_context(live))
+            return otel_context.set_value(_DROPPED, why)
+        return otel_trace.set_span_in_context(live)
 
     @staticmethod
     def leave(token: Any) -> None:

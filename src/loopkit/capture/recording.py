@@ -9,6 +9,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from opentelemetry import context as otel_context
 from opentelemetry.trace.status import StatusCode
 
 from loopkit import _host
@@ -20,13 +21,26 @@ from loopkit.capture.live import LiveSpan
 from loopkit.capture.recorder import Recorder
 from loopkit.capture.snapshot import snapshot
 
+TOLD = otel_context.create_key("loopkit-told")
+"""In OpenTelemetry's context: the model call that is under way here is told of."""
 _shield = _host.Shielded("recording a call")
 
 
 class Recording:
     """A span under way and the exchange it carries; without a recorder it does nothing."""
 
-    __slots__ = ("__weakref__", "_fold", "_last", "_told_as", "adopted", "exchange", "is_current", "live", "recorder")
+    __slots__ = (
+        "__weakref__",
+        "_fold",
+        "_last",
+        "_told_as",
+        "adopted",
+        "exchange",
+        "is_current",
+        "live",
+        "recorder",
+        "tells",
+    )
 
     def __init__(
         self,
@@ -43,6 +57,8 @@ class Recording:
         self.exchange = exchange
         self.adopted = adopted
         """Whether somebody else, a framework above, has started the span and ends it."""
+        self.tells = False
+        """Whether nobody below is to tell of the same call."""
         self.is_current = is_current
         """Whether it is the current one already, or not to be."""
         self._told_as = told_as
@@ -55,9 +71,12 @@ class Recording:
 
     def enter(self) -> object:
         """Make the span current, where it isn't; give back what `leave` wants."""
-        if self.recorder is None or self.is_current:
+        if self.recorder is None:
             return None
-        return self.recorder.current(self.live)
+        if not self.tells:
+            return None if self.is_current else self.recorder.current(self.live)
+        here = otel_context.get_current() if self.is_current else self.recorder.entering(self.live)
+        return otel_context.attach(otel_context.set_value(TOLD, True, here))
 
     def leave(self, token: object) -> None:
         """Make current again what was before."""

@@ -6,8 +6,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from loopkit.capture.chain import Call, Interceptor
 from loopkit.capture.dialects._protocol import Conversation
@@ -70,8 +69,7 @@ class Patched:
         client.__dict__.pop(_UNDO)()
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """A call of a narrow method, about to be made."""
 
     hooked: HookedCall

@@ -98,8 +98,7 @@ class Hook:
 
     def begin(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begun | None:
         """See `Begin`."""
-        given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
-        options, stream = given["options"], bool(given.get("stream"))
+        options, stream = args[1] if len(args) > 1 else kwargs["options"], bool(kwargs.get("stream"))
         if slot.recorder is None and not self.interceptors:
             return None
         dialect = self.sdk.paths.get(_path(options.url))
@@ -118,7 +117,7 @@ class Hook:
         hooked = begin(dialect, provider, request, stream=stream, interceptors=self.interceptors, extra=files)
         return Begun(
             hooked,
-            lambda call: with_argument(_ARGUMENTS, "options", _options_for(options, hooked, call), args, kwargs),
+            lambda call: _arguments(options, hooked, call, args, kwargs),
             hooked.received,
         )
 
@@ -167,10 +166,17 @@ def _file(file: Any) -> dict[str, Any]:
     return {"name": name if isinstance(name, str) else None, "bytes": size}
 
 
+def _arguments(
+    options: Any, hooked: HookedCall, call: Call, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    sent = _options_for(options, hooked, call)
+    return (args, kwargs) if sent is options else with_argument(_ARGUMENTS, "options", sent, args, kwargs)
+
+
 def _options_for(options: Any, hooked: HookedCall, call: Call) -> Any:
     """The SDK's options, with the request as the interceptors left it."""
     is_changed = call.request is not hooked.call.request
-    traces = hooked.recording.live is not None and getattr(options, "span_name", None) is not None
+    traces = hooked.recording.live is not None and "span_name" in options.__dict__
     if not is_changed and not traces:
         return options
     changed = options.model_copy()
