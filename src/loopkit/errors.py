@@ -7,6 +7,7 @@
     ├── UnsupportedClient    (TypeError)     wrap() doesn't know this client: decorate the function that calls it
     ├── MissingExtra         (ImportError)   an optional package is missing: the message is the pip line
     ├── StoreUnusable        (OSError)       the local store can't be opened or read: the message says what to do
+    ├── Unguarded                            a guarded answer could not be checked, and is not given out
     └── Blocked                              a guard stopped the call: `verdict` says which check, where and why
 
 Recording never raises any of these into the host application; only explicit calls do.
@@ -28,6 +29,7 @@ __all__ = [
     "MissingExtra",
     "NotFound",
     "StoreUnusable",
+    "Unguarded",
     "UnsupportedClient",
 ]
 
@@ -58,6 +60,10 @@ class MissingExtra(LoopkitError, ImportError):
 
 class StoreUnusable(LoopkitError, OSError):
     """The local store can't be opened: not a store, written by a newer version, or no permission."""
+
+
+class Unguarded(LoopkitError):
+    """What a guard was to check could not be given to it: it is not given to anybody."""
 
 
 class Blocked(LoopkitError):

@@ -68,8 +68,11 @@ def test_what_is_told_wrongly_is_said(recorded: MemorySink) -> None:
         loopkit.record_model_call(provider="acme", model=None)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="started_at is 'now'"):
         loopkit.record_model_call(provider="acme", model="m", started_at="now")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="a message is int"):  # recording's own fault, raised under strict
+    with pytest.raises(InvalidInput, match="a message is int"):
         loopkit.record_model_call(provider="acme", model="m", input=[1])  # type: ignore[list-item]
+    for wrong in ({"cost": "0.1"}, {"usage": 7}, {"parameters": [1]}, {"started_at": datetime.min}, {"output": b"x"}):
+        with pytest.raises(InvalidInput):
+            loopkit.record_model_call(provider="acme", model="m", **wrong)  # type: ignore[arg-type]
     with pytest.raises(UnsupportedClient, match=r"builtins\.object.*record_model_call"):
         loopkit.wrap(object())
 

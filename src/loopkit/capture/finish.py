@@ -102,7 +102,7 @@ class Finisher:
             except Exception as error:  # noqa: BLE001  # a redactor may raise anything; its span loses its content
                 _host.warn_once("redaction", f"a span's content was dropped, since it could not be redacted: {error!r}")
                 made = replace(bare, name=span.kind, content_status="failed", attributes={}, metadata={}, tags=())
-        said = {name: value for name, value in made.attributes.items() if is_content(name)}
+        said = {name: value for name, value in made.attributes.items() if not name.startswith(_HARMLESS)}
         rest = {name: value for name, value in made.attributes.items() if name not in said}
         encoded = encode_span(replace(made, attributes=rest))
         more = encode_own(said) if made.content_status == "kept" else b""
@@ -262,6 +262,8 @@ def _bare(call: ModelCall | None) -> ModelCall | None:
     return None if call is None else replace(call, input=(), output=(), tools=())
 
 
+_HARMLESS = ("server.", "http.", "url.scheme", "network.", "gen_ai.usage.", "gen_ai.response.", "openai.", "langgraph.")
+"""What of another instrumentation's own attributes says nothing of what was said; the rest may."""
 _VALUES = ((OI_INPUT, OI_INPUT_TYPE), (OI_OUTPUT, OI_OUTPUT_TYPE))
 _MESSAGES = {INPUT_MESSAGES, OUTPUT_MESSAGES, TOOL_DEFINITIONS, PARAMETERS}
 

@@ -25,6 +25,8 @@ from loopkit.capture.offer import take_offer
 from loopkit.capture.recorder import Recorder
 from loopkit.capture.recording import TOLD, Recording, stream_filters
 from loopkit.capture.stream import watch_generator, watch_raw, watch_stream
+from loopkit.errors import Unguarded
+from loopkit.types import Kind
 
 _starting = _host.Shielded("starting a call")
 _receiving = _host.Shielded("recording a response")
@@ -85,12 +87,16 @@ class HookedCall:
         if self.recording.live is None and not self.interceptors:
             self.recording.remember(result)
             return result
+        filters = self.filters() if self.interceptors else ()
         with _receiving:
             # A whole answer is by far the most frequent, and asking it for what it lacks is dear: pydantic looks long.
             if hasattr(result.__class__, "model_dump_json"):
                 self.recording.returned(result)
                 return result
-            return self._watched(result)
+            return self._watched(result, filters)
+        if filters:  # what was to be checked and can't be watched isn't given out
+            raise Unguarded("a stream could not be watched, so what its guards would have stopped can't be known")
+        self.recording.dropped()
         return result
 
     def received_whole(self, result: Any) -> Any:
@@ -103,8 +109,7 @@ class HookedCall:
         """What the interceptors want to see of the stream."""
         return stream_filters(self.interceptors, self.call)
 
-    def _watched(self, result: Any) -> Any:
-        filters = self.filters()
+    def _watched(self, result: Any, filters: tuple[Filter, ...]) -> Any:
         if hasattr(result, "_iterator") and hasattr(result, "response"):
             return watch_stream(result, self.recording, filters)
         if hasattr(result, "generator") and hasattr(result, "response"):
@@ -154,12 +159,12 @@ def _recording(
         return Recording(None, None)
     here = otel_trace.get_current_span(around)
     live, is_current = take_offer(), False
-    if live is None and _is_bare_model_call(here):
+    if live is None and _is_bare_model_call(here, dialect.kind):
         live, is_current = here, True
     adopted = live is not None
     if live is None:
         if here is not otel_trace.INVALID_SPAN and not isinstance(here, LiveSpan) and tells_of_a_model(here):
-            if recorder.reads_others:
+            if here.get_span_context().span_id in recorder.others:
                 return Recording(recorder, None, is_current=True, told_as=span_id_of(here))
             is_current = True
         model = request.get("model") or request.get("modelId")
@@ -172,6 +177,6 @@ def _recording(
     return Recording(recorder, live, exchange, adopted=adopted, is_current=is_current)
 
 
-def _is_bare_model_call(span: object) -> TypeGuard[LiveSpan]:
-    """Whether it is a framework's span of a model call, which nobody has filled in yet."""
-    return isinstance(span, LiveSpan) and span.kind in MODEL_KINDS and span.exchange is None and span.is_recording()
+def _is_bare_model_call(span: object, kind: Kind) -> TypeGuard[LiveSpan]:
+    """Whether it is a framework's span of a model call of this kind, which nobody has filled in yet."""
+    return isinstance(span, LiveSpan) and span.kind == kind and span.exchange is None and span.is_recording()

@@ -24,7 +24,7 @@ from loopkit.types import JSON, Kind
 _shield = _host.Shielded("describing a span")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSAMPLED = TraceFlags(TraceFlags.DEFAULT)
-_CANCELLED = ("CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit")
+CANCELLED = ("CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit")
 
 
 class StatusError(Exception):
@@ -135,7 +135,7 @@ class LiveSpan(OtelSpan):
             return
         if error is not None:
             self.error = error
-            self.status = "cancelled" if type(error).__name__ in _CANCELLED else "error"
+            self.status = "cancelled" if type(error).__name__ in CANCELLED else "error"
         elif cancelled:
             self.status = "cancelled"
         self.ended_at = max(self.recorder.clock.now() if at is None else at, self.started_at)

@@ -44,8 +44,8 @@ class Recorder:
         self.provider_came: Callable[[], object] | None = None
         """Called when the application has set a tracer provider, or another one."""
         self._provider_seen: Any = None
-        self.reads_others = False
-        """Whether other instrumentations' spans come in through a span processor."""
+        self.others: dict[int, None] = {}
+        """Spans of other instrumentations that are under way and come in through a span processor, by id."""
         _recorders.add(self)
 
     def start(self, name: str, kind: Kind, task: str | None = None, under: LiveSpan | None = None) -> LiveSpan | None:

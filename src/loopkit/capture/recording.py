@@ -17,7 +17,7 @@ from loopkit.capture.chain import Call, Filter, Interceptor, adrive, drive
 from loopkit.capture.dialects._loose import server_sent
 from loopkit.capture.dialects._protocol import Fold
 from loopkit.capture.exchange import Exchange
-from loopkit.capture.live import LiveSpan
+from loopkit.capture.live import CANCELLED, LiveSpan
 from loopkit.capture.recorder import Recorder
 from loopkit.capture.snapshot import snapshot
 
@@ -32,6 +32,7 @@ class Recording:
     __slots__ = (
         "__weakref__",
         "_fold",
+        "_is_over",
         "_last",
         "_told_as",
         "adopted",
@@ -61,6 +62,7 @@ class Recording:
         """Whether nobody below is to tell of the same call."""
         self.is_current = is_current
         """Whether it is the current one already, or not to be."""
+        self._is_over = False
         self._told_as = told_as
         """The id of somebody else's span for the same call, which is read in."""
         self._fold: Fold | None = None
@@ -155,8 +157,14 @@ class Recording:
             self.recorder.identities.remember(thing, known_as)
 
     def _finish(self, error: BaseException | None = None, *, cancelled: bool = False, at: int | None = None) -> None:
-        if self.live is not None and not self.adopted:
-            self.live.finish(error, cancelled=cancelled, at=at)
+        live = self.live
+        if live is None or self._is_over:
+            return
+        self._is_over = True
+        if not self.adopted:
+            live.finish(error, cancelled=cancelled, at=at)
+        elif (cancelled or type(error).__name__ in CANCELLED) and live.is_recording():
+            live.status, live.error = "cancelled", error  # which its framework may not tell
 
     def _read(self, body: str, exchange: Exchange) -> None:
         try:

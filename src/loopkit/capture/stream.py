@@ -253,7 +253,21 @@ def _watch_read(response: Any, recording: Recording, busy: _Busy) -> None:
             yield piece
         _read(recording, busy, pieces)
 
+    iter_raw, aiter_raw = response.iter_raw, response.aiter_raw
+
+    def watched_raw(*args: Any, **kwargs: Any) -> Iterator[bytes]:
+        yield from iter_raw(*args, **kwargs)
+        if not busy:  # nobody reads it as text: it has been read all the same
+            recording.ended()
+
+    async def awatched_raw(*args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
+        async for piece in aiter_raw(*args, **kwargs):
+            yield piece
+        if not busy:
+            recording.ended()
+
     response.iter_bytes, response.aiter_bytes = watched, awatched
+    response.iter_raw, response.aiter_raw = watched_raw, awatched_raw
 
 
 def _read(recording: Recording, busy: _Busy, pieces: list[bytes]) -> None:

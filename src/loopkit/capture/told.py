@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -48,11 +49,25 @@ def record_model_call(
             provider="acme", model="acme-1", input="How are you?", output="Fine.", usage={"input_tokens": 4}
         )
 
-    Raises `InvalidInput` for a provider or model that isn't a string, and for an operation whose spans we don't know.
+    Raises `InvalidInput` for what can't be a provider, model, message, number or time.
     """
     for name, value in (("provider", provider), ("model", model), ("operation", operation)):
         if not isinstance(value, str) or not value:
             raise InvalidInput(f"record_model_call's {name} is {value!r}: give a non-empty string")
+    for name, number in (("cost", cost), ("time_to_first_token", time_to_first_token)):
+        is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+        if number is not None and not (is_number and 0 <= number < math.inf):
+            raise InvalidInput(f"record_model_call's {name} is {number!r}: give a number, 0 or more")
+    if not isinstance(usage, (Usage, Mapping)) and usage is not None:
+        raise InvalidInput(
+            f"record_model_call's usage is {usage!r}: give a loopkit.types.Usage, or a dict of its names"
+        )
+    if not isinstance(parameters, Mapping) and parameters is not None:
+        raise InvalidInput(f"record_model_call's parameters is {parameters!r}: give a dict")
+    try:
+        asked, said = told_messages(input, "user"), told_messages(output, "assistant")
+    except TypeError as fault:
+        raise InvalidInput(f"record_model_call's messages can't be read: {fault}") from fault
     began = _nanoseconds(started_at)
     recorder = slot.recorder
     if recorder is None:
@@ -68,8 +83,8 @@ def record_model_call(
             {
                 "operation": operation,
                 "model": model,
-                "messages": told_messages(input, "user"),
-                "tools": list(tools),
+                "messages": asked,
+                "tools": list(tools or ()),
                 "parameters": dict(parameters or {}),
                 "stream": stream,
             }
@@ -78,7 +93,7 @@ def record_model_call(
             {
                 "id": response_id,
                 "model": response_model,
-                "messages": told_messages(output, "assistant"),
+                "messages": said,
                 "usage": usage if isinstance(usage, Mapping) else _counted(usage),
                 "cost": cost,
             }
@@ -95,8 +110,8 @@ def _counted(usage: Usage | None) -> dict[str, int | None]:
 
 
 def _nanoseconds(at: datetime | int | None) -> int | None:
-    if isinstance(at, datetime):
+    if isinstance(at, datetime) and 1970 <= at.year < 2262:
         return int(at.timestamp() * 1_000_000) * 1000
-    if at is None or (isinstance(at, int) and not isinstance(at, bool) and at >= 0):
+    if at is None or (isinstance(at, int) and not isinstance(at, bool) and 0 <= at < 2**63):
         return at
     raise InvalidInput(f"started_at is {at!r}: give a datetime, or nanoseconds since the epoch")

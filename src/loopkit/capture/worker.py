@@ -152,7 +152,7 @@ class Worker:
         self._signal = threading.Event()
         self._hurry = threading.Event()
         self._starting = threading.Lock()
-        self._weighing = threading.Lock()
+        self._weighing = threading.RLock()  # a stream that is collected while it is held is weighed too
         self._heavy_bytes = 0
         self._heavy: deque[LiveSpan] = deque()
         self._gone = 0

@@ -51,15 +51,20 @@ def _encode_part(part: Part) -> dict[str, Any]:
 def decode_message(item: Mapping[str, Any]) -> Message:
     """The message in such values."""
     return Message(
-        role=item["role"],
-        parts=tuple(_decode_part(part) for part in item.get("parts", ())),
+        role=str(item.get("role") or "user"),
+        parts=tuple(_decode_part(part) for part in map(_object, item.get("parts") or ()) if part),
         name=item.get("name"),
         finish_reason=item.get("finish_reason") or None,
     )
 
 
+def _object(value: Any) -> Mapping[str, Any]:
+    whole: Any = value  # isinstance makes it a dict of unknown types; this stays Any
+    return whole if isinstance(value, dict) else {}
+
+
 def _decode_part(item: Mapping[str, Any]) -> Part:
-    kind = item["type"]
+    kind = str(item.get("type"))
     return Part(
         type=kind,
         content=item.get("response" if kind == "tool_call_response" else "content"),

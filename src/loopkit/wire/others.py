@@ -64,13 +64,13 @@ _PARAMETERS = {
     "frequency_penalty": "frequency_penalty", "presence_penalty": "presence_penalty",
 }  # fmt: skip
 _FLAT = re.compile(
-    r"(?:llm\.(?P<side>input|output)_messages\.(?P<number>\d+)\.message\.(?P<rest>.+)"
-    r"|gen_ai\.(?P<old>prompt|completion)\.(?P<old_number>\d+)\.(?P<old_rest>.+)"
-    r"|retrieval\.documents\.(?P<document>\d+)\.document\.(?P<field>.+)"
-    r"|llm\.tools\.(?P<tool>\d+)\.tool\.json_schema)\Z"
+    r"(?:llm\.(?P<side>input|output)_messages\.(?P<number>\d{1,6})\.message\.(?P<rest>.+)"
+    r"|gen_ai\.(?P<old>prompt|completion)\.(?P<old_number>\d{1,6})\.(?P<old_rest>.+)"
+    r"|retrieval\.documents\.(?P<document>\d{1,6})\.document\.(?P<field>.+)"
+    r"|llm\.tools\.(?P<tool>\d{1,6})\.tool\.json_schema)\Z"
 )
-_CALL = re.compile(r"(?:message\.)?tool_calls\.(\d+)\.(?:tool_call\.)?(?:function\.)?(id|name|arguments)\Z")
-_PIECE = re.compile(r"contents\.(\d+)\.message_content\.(.+)\Z")
+_CALL = re.compile(r"(?:message\.)?tool_calls\.(\d{1,6})\.(?:tool_call\.)?(?:function\.)?(id|name|arguments)\Z")
+_PIECE = re.compile(r"contents\.(\d{1,6})\.message_content\.(.+)\Z")
 
 
 def kind_of(attributes: Mapping[str, Any]) -> Kind | None:

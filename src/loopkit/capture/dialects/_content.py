@@ -76,6 +76,29 @@ def as_tool_turn(message: Message) -> Message:
     return replace(message, role="tool") if message.parts and all_results else message
 
 
+def texts_in(change_all: Callable[[Callable[[str], str]], object]) -> list[str]:
+    """The texts that something would change, in order."""
+    said: list[str] = []
+
+    def see(text: str) -> str:
+        said.append(text)
+        return text
+
+    change_all(see)
+    return said
+
+
+def count(value: Any) -> int | None:
+    """A number of tokens, where it is one."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def total(*counts: Any) -> int | None:
+    """Their sum; None where the first isn't known."""
+    known = [count(each) for each in counts]
+    return None if known[0] is None else sum(each or 0 for each in known)
+
+
 def changed(content: Any, change: Callable[[str], str]) -> Any:
     """Content, a text or a list of parts, with its texts changed."""
     pieces: Any = content  # isinstance makes `content` a list of unknown types; this stays Any
@@ -88,7 +111,7 @@ def changed(content: Any, change: Callable[[str], str]) -> Any:
 
 def _changed_piece(piece: Any, change: Callable[[str], str]) -> Any:
     fields: Any = piece
-    if not isinstance(piece, Mapping) or fields.get("type") != "text":
+    if not isinstance(piece, Mapping) or fields.get("type") not in ("text", "input_text"):
         return fields
     text = fields.get("text")
     return {**fields, "text": change(text)} if isinstance(text, str) else fields

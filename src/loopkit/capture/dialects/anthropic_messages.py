@@ -18,6 +18,8 @@ from loopkit.capture.dialects._content import (
     other_part,
     sequence,
     since_the_model_spoke,
+    texts_in,
+    total,
 )
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
@@ -91,23 +93,19 @@ class Messages:
 
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`."""
-        said: list[str] = []
-        for block in response.content or ():
-            if block.type == "text":
-                said.append(block.text)
-            elif block.type == "tool_use":
-                changed_texts(block.input, lambda text: said.append(text) or text)  # type: ignore[func-returns-value]
-        return said
+        return texts_in(lambda change: self._changed(response, change))
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""
-        copy = response.model_copy(deep=True)
-        for block in copy.content or ():
+        return self._changed(response.model_copy(deep=True), change)
+
+    def _changed(self, response: Any, change: Callable[[str], str]) -> Any:
+        for block in response.content or ():
             if block.type == "text":
                 block.text = change(block.text)
             elif block.type == "tool_use":
                 block.input = changed_texts(block.input, change)
-        return copy
+        return response
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """See `Dialect.render`."""
@@ -211,9 +209,8 @@ def _block(block: Mapping[str, Any]) -> Part:
 def _usage(usage: Mapping[str, Any]) -> Usage:
     """Anthropic counts cached tokens apart; the conventions' input tokens are all of them."""
     read, written = usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")
-    fresh = usage.get("input_tokens")
     return Usage(
-        input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
+        input_tokens=total(usage.get("input_tokens"), read, written),
         output_tokens=usage.get("output_tokens"),
         cache_read_tokens=read,
         cache_write_tokens=written,
@@ -227,13 +224,17 @@ def _with_results(content: Any, change: Callable[[str], str]) -> Any:
     return [_with_inner_texts(block, change) for block in changed(content, change)]
 
 
-def _with_inner_texts(block: Any, change: Callable[[str], str]) -> Any:
+def _with_inner_texts(given: Any, change: Callable[[str], str]) -> Any:
+    if not isinstance(given, Mapping):
+        return given
+    block = mapping(given)
     kind = block.get("type")
     if kind == "tool_result":
         return {**block, "content": _with_results(block.get("content"), change)}
     source = mapping(block.get("source"))
     if kind == "document" and source.get("type") == "text":
-        return {**block, "source": {**source, "data": change(source["data"])}}
+        data = source.get("data")
+        return {**block, "source": {**source, "data": change(data) if isinstance(data, str) else data}}
     if kind == "document" and source.get("type") == "content":
         return {**block, "source": {**source, "content": changed(source.get("content"), change)}}
     return block

@@ -19,6 +19,8 @@ from loopkit.capture.dialects._content import (
     objects,
     sequence,
     since_the_model_spoke,
+    texts_in,
+    total,
 )
 from loopkit.capture.dialects._endpoint import Endpoint, text_parts
 from loopkit.capture.dialects._loose import loose
@@ -102,13 +104,14 @@ class Converse:
 
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`."""
-        return [message.text for message in self.answered(mapping(response))]
+        return texts_in(lambda change: self.with_output(response, change))
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""
-        message = mapping(mapping(response["output"]).get("message"))
+        output = mapping(response.get("output"))
+        message = mapping(output.get("message"))
         content = [_changed(block, change) for block in sequence(message.get("content"))]
-        return {**response, "output": {**response["output"], "message": {**message, "content": content}}}
+        return {**response, "output": {**output, "message": {**message, "content": content}}}
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """See `Conversation.render`."""
@@ -213,12 +216,12 @@ class Invoke:
         return {**request, "body": _maker(request).with_input(_body(request), change)}
 
     def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return [message.text for message in self.answered(mapping(response))]
+        """See `Dialect.output_texts`: all texts of the answer, whoever made its shape."""
+        return texts_in(lambda change: self.with_output(response, change))
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""
-        return {**response, "answer": changed_texts(response["answer"], change)}
+        return {**response, "answer": changed_texts(response.get("answer"), change)}
 
 
 class InvokeFold:
@@ -248,6 +251,11 @@ class InvokeFold:
         fold: Fold
         if any(piece.get("type") == "message_start" for piece in self._pieces):
             fold = _MESSAGES.fold()
+            for piece in self._pieces:
+                fold.feed(loose(piece))
+            return fold.result()
+        if any(objects(piece.get("choices")) and "delta" in objects(piece["choices"])[0] for piece in self._pieces):
+            fold = _CHAT.fold()
             for piece in self._pieces:
                 fold.feed(loose(piece))
             return fold.result()
@@ -341,15 +349,15 @@ _MESSAGES, _CONVERSE, _CHAT, _PROMPTED = Messages(), Converse(), Chat(), _Prompt
 
 
 def _maker(request: Request) -> Dialect:
-    """By the model's id, which may have a region before it or be an ARN."""
+    """By the body: a model's id may be an ARN that tells nothing."""
     model, body = str(request.get("modelId") or ""), mapping(request.get("body"))
-    if "anthropic." in model and ("messages" in body or not body):
+    if "anthropic_version" in body or ("anthropic." in model and not body):
         return _MESSAGES
-    if "amazon.nova" in model:
-        return _CONVERSE
-    if "mistral." in model and ("messages" in body or not body):
-        return _CHAT
-    return _PROMPTED
+    if "messages" not in body:
+        return _CONVERSE if "amazon.nova" in model else _PROMPTED
+    blocks = [block for item in objects(body["messages"]) for block in objects(item.get("content"))]
+    untyped = bool(blocks) and all("type" not in block for block in blocks)
+    return _CONVERSE if untyped or "amazon.nova" in model else _MESSAGES if "anthropic." in model else _CHAT
 
 
 def _body(request: Request) -> dict[str, Any]:
@@ -359,6 +367,8 @@ def _body(request: Request) -> dict[str, Any]:
 def _said(answer: Mapping[str, Any]) -> str:
     """The text of an answer, wherever its maker has put it."""
     places = [answer, *(each for name in ("results", "outputs", "generations") for each in objects(answer.get(name)))]
+    delta = mapping(mapping(mapping(answer.get("delta")).get("message")).get("content"))
+    places.append(delta)
     texts = (place.get(name) for place in places for name in ("generation", "outputText", "text", "completion"))
     return "".join(text for text in texts if isinstance(text, str))
 
@@ -416,6 +426,11 @@ def _changed(block: Any, change: Callable[[str], str]) -> Any:
     fields: Any = block
     if isinstance(block, Mapping) and isinstance(fields.get("text"), str):
         return {**fields, "text": change(fields["text"])}
+    if isinstance(block, Mapping) and isinstance(fields.get("toolUse"), Mapping):
+        use = mapping(fields["toolUse"])
+        return {**fields, "toolUse": {**use, "input": changed_texts(use.get("input"), change)}}
+    if isinstance(block, Mapping) and isinstance(fields.get("json"), (dict, list)):
+        return {**fields, "json": changed_texts(fields["json"], change)}
     if isinstance(block, Mapping) and isinstance(fields.get("toolResult"), Mapping):
         result = mapping(fields["toolResult"])
         content = [_changed(inner, change) for inner in sequence(result.get("content"))]
@@ -430,10 +445,9 @@ def _finish(response: Mapping[str, Any]) -> str | None:
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
     """Bedrock counts cached tokens apart; the conventions' input tokens are all of them."""
-    given = usage.get("inputTokens")
     read, written = usage.get("cacheReadInputTokens"), usage.get("cacheWriteInputTokens")
     return Usage(
-        input_tokens=None if given is None else given + (read or 0) + (written or 0),
+        input_tokens=total(usage.get("inputTokens"), read, written),
         output_tokens=usage.get("outputTokens"),
         cache_read_tokens=read,
         cache_write_tokens=written,

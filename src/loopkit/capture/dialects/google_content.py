@@ -10,7 +10,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loopkit.capture.dialects._content import as_tool_turn, mapping, objects, sequence, since_the_model_spoke
+from loopkit.capture.dialects._content import (
+    as_tool_turn,
+    changed_texts,
+    count,
+    mapping,
+    objects,
+    sequence,
+    since_the_model_spoke,
+    texts_in,
+    total,
+)
 from loopkit.capture.dialects._endpoint import Endpoint
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
@@ -115,9 +125,7 @@ class GenerateContent:
 
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`."""
-        said: list[str] = []
-        self.with_output(response, lambda text: said.append(text) or text)  # type: ignore[func-returns-value]
-        return said
+        return texts_in(lambda change: self.with_output(response, change))
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""
@@ -197,6 +205,24 @@ class GoogleEmbeddings(Endpoint):
         parts = [part for content in contents for part in _parts(mapping(content))]
         return (Message(role="user", parts=(*texts, *parts)),) if texts or parts else ()
 
+    def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
+        """See `Dialect.with_input`: the texts alone, not tasks and titles."""
+
+        def within(content: Any) -> Any:
+            if isinstance(content, str):
+                return change(content)
+            whole = mapping(content)
+            return {**whole, "parts": [_changed(part, change) for part in sequence(whole.get("parts"))]}
+
+        made = dict(request)
+        for name in ("requests", "instances"):
+            if name in made:
+                items = objects(made[name])
+                made[name] = [{**i, "content": within(i["content"])} if "content" in i else i for i in items]
+        if "content" in made:
+            made["content"] = within(made["content"])
+        return made
+
     def kept(self, response: Any) -> Any:
         """See `Dialect.kept`."""
         body = _body(response)
@@ -263,8 +289,14 @@ def _part(part: Mapping[str, Any]) -> Part:
 
 def _changed(part: Any, change: Callable[[str], str]) -> Any:
     fields: Any = part
-    if isinstance(part, Mapping) and isinstance(fields.get("text"), str) and not fields.get("thought"):
+    if not isinstance(part, Mapping) or fields.get("thought"):
+        return fields
+    if isinstance(fields.get("text"), str):
         return {**fields, "text": change(fields["text"])}
+    for name, inner in (("functionCall", "args"), ("functionResponse", "response"), ("function_response", "response")):
+        call = mapping(fields.get(name))
+        if inner in call:
+            return {**fields, name: {**call, inner: changed_texts(call[inner], change)}}
     return fields
 
 
@@ -292,8 +324,8 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
     given, thoughts = usage.get("promptTokenCount"), usage.get("thoughtsTokenCount")
     made, tools = usage.get("candidatesTokenCount"), usage.get("toolUsePromptTokenCount")
     return Usage(
-        input_tokens=None if given is None else given + (tools or 0),
-        output_tokens=None if made is None and thoughts is None else (made or 0) + (thoughts or 0),
+        input_tokens=total(given, tools),
+        output_tokens=total(made, thoughts) if made is not None else count(thoughts),
         cache_read_tokens=usage.get("cachedContentTokenCount"),
         reasoning_tokens=thoughts,
         audio_input_tokens=_modality(usage.get("promptTokensDetails"), "AUDIO"),

@@ -122,12 +122,20 @@ def _read(call: ModelCall, *, messages: bool) -> ModelCall:
         return call
     with _reading:
         asked, answered = json_object(call.native_request), json_object(call.native_response)
-        known = _facts(dialect, call.provider, asked, answered)
+        known = call
+        with _reading:  # facts that can't be read don't cost the messages, nor the other way round
+            known = _facts(dialect, call.provider, asked, answered)
+        told: dict[str, Any] = {"input": (), "output": (), "tools": ()}
+        if messages:
+            with _reading:
+                told["input"] = dialect.asked(asked)
+            with _reading:
+                told["output"] = dialect.answered(answered)
+            with _reading:
+                told["tools"] = tool_definitions(asked)
         return replace(
             known,
-            input=dialect.asked(asked) if messages else (),
-            output=dialect.answered(answered) if messages else (),
-            tools=tool_definitions(asked) if messages else (),
+            **told,
             cost=known.cost if call.cost is None else call.cost,
             time_to_first_token=call.time_to_first_token,
             native_format=call.native_format,

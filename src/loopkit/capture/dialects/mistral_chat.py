@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loopkit.capture.dialects._content import mapping, objects
+from loopkit.capture.dialects._content import changed_texts, mapping, objects, texts_in
 from loopkit.capture.dialects._protocol import Fold
 from loopkit.capture.dialects.openai_chat import Chat, ChatFold
 from loopkit.capture.dialects.openai_endpoints import Embeddings
@@ -45,9 +45,7 @@ class MistralChat(Chat):
 
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`."""
-        said: list[str] = []
-        self.with_output(response, lambda text: said.append(text) or text)  # type: ignore[func-returns-value]
-        return said
+        return texts_in(lambda change: self.with_output(response, change))
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""
@@ -61,8 +59,7 @@ class MistralChat(Chat):
                 if getattr(piece, "type", None) == "text":
                     piece.text = change(piece.text)
             for call in message.tool_calls or ():
-                if isinstance(call.function.arguments, str):
-                    call.function.arguments = change(call.function.arguments)
+                call.function.arguments = changed_texts(call.function.arguments, change)
         return copy
 
     def text(self, response: Any) -> str:

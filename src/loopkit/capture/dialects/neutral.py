@@ -5,11 +5,11 @@ Messages have the shape of OpenTelemetry's GenAI conventions; usage has the name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from loopkit.capture.dialects._content import mapping, objects, sequence
+from loopkit.capture.dialects._content import mapping, objects
 from loopkit.capture.dialects.openai_chat import message_of
 from loopkit.types import Kind, Message, ModelCall, Usage
 from loopkit.wire.messages import decode_message, encode_message
@@ -80,8 +80,13 @@ def told_messages(given: Any, role: str) -> list[dict[str, Any]]:
         return []
     if isinstance(given, (str, Message, Mapping)):
         given = [given]
-    items: Sequence[Any] = sequence(given)
-    return [_told(item, role) for item in items]
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise TypeError(f"they are {type(given).__name__}: give a text, a message, or a list of them")
+    return [_told(item, role) for item in _list(given)]
+
+
+def _list(given: Any) -> list[Any]:
+    return list(given)
 
 
 def _told(item: Any, role: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from loopkit.capture.dialects._content import (
     other_part,
     sequence,
     since_the_model_spoke,
+    texts_in,
 )
 from loopkit.capture.dialects._protocol import Fold
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
@@ -102,24 +103,24 @@ class Chat:
 
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`."""
-        messages = [choice.message for choice in response.choices or () if choice.message]
-        said = [message.content for message in messages if message.content]
-        return said + [call.function.arguments for message in messages for call in _calls(message)]
+        return texts_in(lambda change: self._changed(response, change))
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`. What the SDK had parsed from a changed text is taken away."""
-        copy = response.model_copy(deep=True)
-        for choice in copy.choices or ():
-            message = choice.message
-            if message is None:
-                continue
-            if message.content and (said := change(message.content)) != message.content:
-                message.content = said
-                if getattr(message, "parsed", None) is not None:
-                    message.parsed = None
-            for call in _calls(message):
-                call.function.arguments = change(call.function.arguments)
-        return copy
+        return self._changed(response.model_copy(deep=True), change)
+
+    def _changed(self, response: Any, change: Callable[[str], str]) -> Any:
+        for message in [choice.message for choice in response.choices or () if choice.message]:
+            for name in ("content", "refusal"):
+                change_text(message, name, "parsed", change)
+            if getattr(message, "function_call", None) is not None:
+                change_text(message.function_call, "arguments", None, change)
+            for call in message.tool_calls or ():
+                if getattr(call, "function", None) is not None:
+                    change_text(call.function, "arguments", "parsed_arguments", change)
+                if getattr(call, "custom", None) is not None:
+                    change_text(call.custom, "input", None, change)
+        return response
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """See `Dialect.render`."""
@@ -222,8 +223,14 @@ class _Choice:
         return result
 
 
-def _calls(message: Any) -> list[Any]:
-    return [call for call in message.tool_calls or () if getattr(call, "function", None) is not None]
+def change_text(thing: Any, name: str, parsed: str | None, change: Callable[[str], str]) -> None:
+    """Change a text of an SDK's object; what the SDK had parsed from it goes where it is another now."""
+    text = getattr(thing, name, None)
+    if not isinstance(text, str) or not text or (said := change(text)) == text:
+        return
+    setattr(thing, name, said)
+    if parsed is not None and getattr(thing, parsed, None) is not None:
+        setattr(thing, parsed, None)
 
 
 def message_of(item: Mapping[str, Any]) -> Message:

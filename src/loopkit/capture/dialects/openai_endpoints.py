@@ -177,6 +177,8 @@ class Speech(Endpoint):
         """See `Dialect.kept`."""
         if isinstance(response, Mapping):
             return mapping(response)
+        if isinstance(response, (str, bytes)):  # read as it came: what it was can't be told from its text
+            return {}
         inner = getattr(response, "response", response)
         is_read = getattr(inner, "is_closed", False)
         size = len(inner.content) if is_read else None

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loopkit.capture.dialects._content import changed, json_or_text, mapping, objects, other_part, sequence
+from loopkit.capture.dialects._content import changed, json_or_text, mapping, objects, other_part, sequence, texts_in
+from loopkit.capture.dialects.openai_chat import change_text
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
@@ -73,7 +74,7 @@ class Responses:
             if item.get("role") == "assistant" or item.get("type") in ("function_call", "reasoning"):
                 break
             if item.get("role") == "user":
-                items[index] = {**item, "content": changed(_as_text(item.get("content")), change)}
+                items[index] = {**item, "content": changed(item.get("content"), change)}
             elif item.get("type") == "function_call_output":
                 items[index] = {**item, "output": changed(item.get("output"), change)}
         return {**request, "input": items}
@@ -84,16 +85,11 @@ class Responses:
 
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`."""
-        return [part.text for part in _text_parts(response)] + [call.arguments for call in _calls(response)]
+        return texts_in(lambda change: _changed_in(response, change))
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""
-        copy = response.model_copy(deep=True)
-        for part in _text_parts(copy):
-            part.text = change(part.text)
-        for call in _calls(copy):
-            call.arguments = change(call.arguments)
-        return copy
+        return _changed_in(response.model_copy(deep=True), change)
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """See `Dialect.render`."""
@@ -226,13 +222,13 @@ def _text_parts(response: Any) -> list[Any]:
     ]
 
 
-def _calls(response: Any) -> list[Any]:
-    return [item for item in response.output or () if item.type == "function_call"]
-
-
-def _as_text(content: Any) -> Any:
-    """`input_text` parts under the name that `changed` looks for."""
-    parts: Any = content  # isinstance makes `content` a list of unknown types; this stays Any
-    if isinstance(content, (list, tuple)):
-        return [{**part, "type": "text"} if part.get("type") == "input_text" else part for part in parts]
-    return content
+def _changed_in(response: Any, change: Callable[[str], str]) -> Any:
+    """The response itself, with what the model said changed: texts, refusals, and what tools are to get."""
+    for item in response.output or ():
+        for part in getattr(item, "content", None) or () if item.type == "message" else ():
+            change_text(part, "text" if part.type == "output_text" else "refusal", "parsed", change)
+        if item.type == "function_call":
+            change_text(item, "arguments", "parsed_arguments", change)
+        elif item.type == "custom_tool_call":
+            change_text(item, "input", None, change)
+    return response

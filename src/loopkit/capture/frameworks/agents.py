@@ -101,7 +101,7 @@ class Spans:
         if opened is None:
             return
         if opened.mine is not None and otel_context.get_current() is opened.mine:
-            otel_context.attach(opened.before)
+            otel_context.attach(_still_running(opened.before))
         live = opened.live
         if live is None:
             return
@@ -189,6 +189,14 @@ class OpenAIAgents:
             module.set_trace_processors(kept)
 
         return undo
+
+
+def _still_running(context: Any) -> Any:
+    """The context, unless its span has ended meanwhile: then one with none."""
+    span = otel_trace.get_current_span(context)
+    if isinstance(span, LiveSpan) and not span.is_recording():
+        return otel_trace.set_span_in_context(otel_trace.INVALID_SPAN, context)
+    return context
 
 
 def _describe(live: LiveSpan, data: Any) -> None:

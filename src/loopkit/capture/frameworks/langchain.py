@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -52,7 +53,7 @@ _shield = _host.Shielded("recording LangChain")
 class _Run:
     """One run of LangChain's, and its span."""
 
-    __slots__ = ("asked", "live", "parent", "provider")
+    __slots__ = ("asked", "children", "live", "offer", "parent", "provider")
 
     def __init__(self, live: LiveSpan | None, parent: UUID | None) -> None:
         self.live = live
@@ -60,6 +61,8 @@ class _Run:
         self.asked: dict[str, Any] | None = None
         """Of a model call: what went in, in neutral shape."""
         self.provider = "_OTHER"
+        self.children: set[UUID] = set()
+        self.offer: Offer | None = None
 
 
 class Runs:
@@ -67,6 +70,7 @@ class Runs:
 
     def __init__(self) -> None:
         self._runs: OrderedDict[UUID, _Run] = OrderedDict()
+        self._lock = threading.RLock()
 
     def live(self, run_id: UUID | None) -> LiveSpan | None:
         """A run's span, or that of the nearest run above it that has one."""
@@ -87,9 +91,15 @@ class Runs:
         live = None
         if recorder is not None and _HIDDEN not in (about.get("tags") or ()):
             live = recorder.start(name, kind, under=self.live(parent))
-        run = self._runs[run_id] = _Run(live, parent)
-        while len(self._runs) > _MOST_OPEN:
-            self.end(next(iter(self._runs)), cancelled=True)
+        run = _Run(live, parent)
+        with self._lock:
+            self._runs[run_id] = run
+            above = None if parent is None else self._runs.get(parent)
+            if above is not None:
+                above.children.add(run_id)
+            oldest = next(iter(self._runs)) if len(self._runs) > _MOST_OPEN else None
+        if oldest is not None:
+            self.end(oldest, cancelled=True)
         if live is not None:
             _describe(live, mapping(about.get("metadata")), about.get("tags"))
             if given is not None and not live.bare:
@@ -100,10 +110,15 @@ class Runs:
         self, run_id: UUID, output: Any = None, error: BaseException | None = None, *, cancelled: bool = False
     ) -> None:
         """A run is over, with what it gave or with how it failed; what it left open ends with it."""
-        run = self._runs.pop(run_id, None)
+        with self._lock:
+            run = self._runs.pop(run_id, None)
+            above = None if run is None or run.parent is None else self._runs.get(run.parent)
+            if above is not None:
+                above.children.discard(run_id)
+            children = () if run is None else tuple(run.children)
         if run is None:
             return
-        for child in [id for id, each in list(self._runs.items()) if each.parent == run_id]:
+        for child in children:
             self.end(child, cancelled=True)
         live = run.live
         if live is None:
@@ -133,7 +148,14 @@ class Runs:
             "parameters": {ours: metadata[name] for ours, name in settings.items() if metadata.get(name) is not None},
         }
         live.name = f"chat {model}"
-        offered.set(Offer(live))
+        run.offer = Offer(live)
+        offered.set(run.offer)
+
+    def answers(self, run_id: UUID) -> None:
+        """The model has begun to answer: a hook below would have taken the offer by now."""
+        run = self._runs.get(run_id)
+        if run is not None and run.offer is not None:
+            run.offer.take()
 
     def answer(self, run_id: UUID, result: Any) -> None:
         """The model has answered. Where a hook below has filled the span in, that knows better."""
@@ -189,6 +211,10 @@ class _Callbacks:
             run = RUNS.start("llm", "chat", run_id, parent_run_id, about, None)
             told = [{"role": "user", "parts": [{"type": "text", "content": text}]} for text in prompts]
             RUNS.ask(run, serialized, told, about)
+
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **_: Any) -> None:
+        with _shield:
+            RUNS.answers(run_id)
 
     def on_llm_end(self, response: Any, *, run_id: UUID, **_: Any) -> None:
         with _shield:

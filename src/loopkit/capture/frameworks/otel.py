@@ -35,7 +35,9 @@ class OthersProcessor:
         """A call that we tell of already isn't told again."""
         recorder = slot.recorder
         if recorder is not None:
-            recorder.reads_others = True
+            recorder.others[span.get_span_context().span_id] = None
+            while len(recorder.others) > _MOST_OPEN:
+                recorder.others.pop(next(iter(recorder.others)), None)
         above = otel_trace.get_current_span(parent_context)
         is_within = isinstance(above, LiveSpan) and above.kind in MODEL_KINDS and above.is_recording()
         if isinstance(above, LiveSpan) and is_within and kind_of(span.attributes or {}) in MODEL_KINDS:
@@ -49,6 +51,7 @@ class OthersProcessor:
         recorder = slot.recorder
         if recorder is None:
             return
+        recorder.others.pop(span.context.span_id, None)
         with _shield:
             attributes: Mapping[str, Any] = span.attributes or {}
             kind = None if span.instrumentation_scope.name == "loopkit" else kind_of(attributes)

@@ -6,12 +6,14 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from loopkit import _host
 from loopkit.capture.chain import Call, Interceptor
 from loopkit.capture.dialects._protocol import Conversation
 from loopkit.capture.hooked import HookedCall
 from loopkit.capture.recording import arun, run
+from loopkit.errors import LoopkitError
 
 Undo = Callable[[], None]
 """Puts back what was there before."""
@@ -56,27 +58,41 @@ _UNDO = "_loopkit_undo"
 class Patched:
     """For SDKs whose narrow methods are replaced where they are: on a client's own object, or on its class."""
 
+    def patched(self, client: Any) -> Any:
+        """The object that is patched, which copies of the client share."""
+        return client
+
     def is_wrapped(self, client: Any) -> bool:
         """See `Sdk.is_wrapped`."""
-        return _UNDO in client.__dict__
+        return _UNDO in self.patched(client).__dict__
 
     def remember(self, client: Any, undo: Undo) -> None:
         """How to undo it."""
-        client.__dict__[_UNDO] = undo
+        self.patched(client).__dict__[_UNDO] = undo
 
     def unwrap(self, client: Any) -> None:
         """See `Sdk.unwrap`."""
-        client.__dict__.pop(_UNDO)()
+        self.patched(client).__dict__.pop(_UNDO)()
 
 
-class Begun(NamedTuple):
+class Begun:
     """A call of a narrow method, about to be made."""
 
-    hooked: HookedCall
-    arguments: Callable[[Call], tuple[tuple[Any, ...], Mapping[str, Any]]]
-    """The method's arguments, with the request as the interceptors left it."""
-    received: Callable[[Any], Any]
-    """Records what came back, and gives what the caller is to get."""
+    __slots__ = ("arguments", "hooked", "opened", "received")
+
+    def __init__(
+        self,
+        hooked: HookedCall,
+        arguments: Callable[[Call], tuple[tuple[Any, ...], Mapping[str, Any]]],
+        received: Callable[[Any], Any],
+        opened: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """`arguments` are the method's, with the request as the interceptors left it; `opened` makes of what the method
+        gave what interceptors are to see; `received` records what came back, and gives what the caller is to get."""
+        self.hooked = hooked
+        self.arguments = arguments
+        self.received = received
+        self.opened = opened
 
 
 Begin = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Begun | None]
@@ -87,26 +103,28 @@ def hooked_method(original: Callable[..., Any], begin: Begin, *, is_async: bool)
     """What stands in the place of a narrow method, which is called with its object first."""
 
     def method(target: Any, /, *args: Any, **kwargs: Any) -> Any:
-        begun = begin(target, args, kwargs)
+        begun = _begun(begin, target, args, kwargs)
         if begun is None:
             return original(target, *args, **kwargs)
         hooked = begun.hooked
 
         def send(call: Call) -> Any:
             given, named = begun.arguments(call)
-            return original(target, *given, **named)
+            result = original(target, *given, **named)
+            return result if begun.opened is None else begun.opened(result)
 
         return run(hooked.recording, hooked.call, hooked.interceptors, hooked.sent(send), begun.received)
 
     async def amethod(target: Any, /, *args: Any, **kwargs: Any) -> Any:
-        begun = begin(target, args, kwargs)
+        begun = _begun(begin, target, args, kwargs)
         if begun is None:
             return await original(target, *args, **kwargs)
         hooked = begun.hooked
 
         async def send(call: Call) -> Any:
             given, named = begun.arguments(call)
-            return await original(target, *given, **named)
+            result = await original(target, *given, **named)
+            return result if begun.opened is None else begun.opened(result)
 
         return await arun(hooked.recording, hooked.call, hooked.interceptors, hooked.asent(send), begun.received)
 
@@ -123,6 +141,18 @@ def with_argument(
     return args, {**kwargs, name: value}
 
 
+def _begun(begin: Begin, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begun | None:
+    """A call that we can't read is made as it is; what is wrong with how we were asked to guard it is said."""
+    try:
+        return begin(target, args, kwargs)
+    except LoopkitError:
+        raise
+    except Exception as error:  # odd arguments: the SDK is to say so itself
+        if not _host.report("reading a call", error):
+            raise
+        return None
+
+
 def all_undone(undos: Iterable[Undo]) -> Undo:
     """Several as one."""
     kept = tuple(undos)
@@ -137,7 +167,16 @@ def all_undone(undos: Iterable[Undo]) -> Undo:
 def replace_methods(target: Any, begins: Mapping[str, Begin]) -> Undo:
     """Put hooks in the place of methods, by name, on a class or on one object; gives back what undoes it."""
     before = {name: target.__dict__.get(name) for name in begins}
-    for name, begin in begins.items():
+    ours: dict[str, Any] = {}
+    is_on = [True]
+
+    def while_on(begin: Begin) -> Begin:
+        def asked(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begun | None:
+            return begin(target, args, kwargs) if is_on else None
+
+        return asked
+
+    for name, begin in ((name, while_on(begin)) for name, begin in begins.items()):
         original = getattr(target, name)
         is_async = inspect.iscoroutinefunction(inspect.unwrap(original))
         if isinstance(target, type):
@@ -146,9 +185,13 @@ def replace_methods(target: Any, begins: Mapping[str, Begin]) -> Undo:
             bound = functools.partial(_without_object, original)
             made = functools.wraps(original)(hooked_method(bound, begin, is_async=is_async))
             setattr(target, name, types.MethodType(made, target))
+        ours[name] = target.__dict__[name]
 
     def undo() -> None:
+        is_on.clear()
         for name, own in before.items():
+            if target.__dict__.get(name) is not ours[name]:
+                continue  # somebody else has patched it since: theirs stays, and ours in it lets everything pass
             if own is None:
                 delattr(target, name)
             else:

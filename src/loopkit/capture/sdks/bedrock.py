@@ -65,7 +65,8 @@ def _begins(interceptors: tuple[Interceptor, ...], provider: str | None) -> dict
             dialect = INVOKE_EMBEDDING
         served = provider or "aws.bedrock"
         hooked = begin_call(dialect, served, asked, stream=streams, interceptors=interceptors)
-        return Begun(hooked, lambda call: ((operation, _sent(hooked, call, params)), {}), _received(hooked))
+        opened = _opened if operation == "InvokeModel" and interceptors else None
+        return Begun(hooked, lambda call: ((operation, _sent(hooked, call, params)), {}), _received(hooked), opened)
 
     return {"_make_api_call": begin}
 
@@ -94,11 +95,13 @@ def _sent(hooked: HookedCall, call: Call, params: Any) -> Any:
 
 def _received(hooked: HookedCall) -> Callable[[Any], Any]:
     def received(result: Any) -> Any:
+        if _RESULT in result:
+            return _closed(result, hooked)
         name = next((name for name in ("stream", "body") if hasattr(result.get(name), "_event_generator")), None)
         if name is not None:
             _watch(result[name], hooked)
-        elif hasattr(result.get("body"), "read"):
-            result["body"] = _read(result, hooked)
+        elif hasattr(result.get("body"), "_raw_stream"):
+            _watch_body(result, hooked)
         else:
             hooked.received_whole(result)
         return result
@@ -106,21 +109,92 @@ def _received(hooked: HookedCall) -> Callable[[Any], Any]:
     return received
 
 
-def _read(result: Mapping[str, Any], hooked: HookedCall) -> Any:
-    """An invocation's body, which can be read once: read here, and to be read again by the application."""
-    body_of: Any = import_module("botocore.response").StreamingBody
+_RESULT = "\0result"
+"""In what interceptors see of an invocation: boto3's own result, and the body as it came."""
+
+
+def _opened(result: dict[str, Any]) -> dict[str, Any]:
+    """An invocation's answer as interceptors are to see it: its body can be read once."""
     data: bytes = result["body"].read()
+    told = _told(result, data)
+    return {**told, _RESULT: (result, data, told["answer"])}
+
+
+def _closed(opened: dict[str, Any], hooked: HookedCall) -> dict[str, Any]:
+    """What boto3 gave, with a body to be read by the application, as the interceptors left it."""
+    result, data, answer = opened[_RESULT]
+    hooked.received_whole(_told(result, data))
+    if opened["answer"] != answer:
+        data = json.dumps(opened["answer"]).encode()
+    body_of: Any = import_module("botocore.response").StreamingBody
+    return {**result, "body": body_of(io.BytesIO(data), len(data))}
+
+
+def _told(result: Mapping[str, Any], data: bytes) -> dict[str, Any]:
+    """What an invocation says: the answer of the model's maker, and how many tokens AWS counted."""
     about = mapping(result.get("ResponseMetadata"))
     headers = mapping(about.get("HTTPHeaders"))
     counts = {side: str(headers.get(f"x-amzn-bedrock-{side}-token-count")) for side in ("input", "output")}
-    hooked.received_whole(
-        {
-            "requestId": about.get("RequestId"),
-            "answer": json_or_text(data.decode(errors="replace")),
-            "counts": {side: int(count) for side, count in counts.items() if count.isdigit()},
-        }
-    )
-    return body_of(io.BytesIO(data), len(data))
+    return {
+        "requestId": about.get("RequestId"),
+        "answer": json_or_text(data.decode(errors="replace")),
+        "counts": {side: int(count) for side, count in counts.items() if count.isdigit()},
+    }
+
+
+def _watch_body(result: Mapping[str, Any], hooked: HookedCall) -> None:
+    """Recorded when the application has read it."""
+    raw: Any = result["body"]._raw_stream
+    result["body"]._raw_stream = _Watched(raw, hooked, lambda data: _told(result, data))
+    watch_garbage(result["body"], hooked.recording)
+    hooked.recording.remember(result["body"])
+
+
+class _Watched:
+    """A body's own stream, which keeps what passes."""
+
+    def __init__(self, raw: Any, hooked: HookedCall, told: Callable[[bytes], Any]) -> None:
+        self._raw = raw
+        self._hooked = hooked
+        self._told = told
+        self._kept = bytearray()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    def read(self, amount: int | None = None, *args: Any, **kwargs: Any) -> bytes:
+        """As urllib3's, and watched."""
+        try:
+            data: bytes = self._raw.read(amount, *args, **kwargs)
+        except BaseException as error:
+            self._hooked.recording.raised(error)
+            raise
+        self._keep(data, ended=amount is None or (not data and amount > 0))
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        """The same, into a buffer."""
+        size: int = self._raw.readinto(buffer)
+        self._keep(bytes(memoryview(buffer)[:size]), ended=not size and len(buffer) > 0)
+        return size
+
+    def readlines(self, *args: Any) -> list[bytes]:
+        """All of it."""
+        lines: list[bytes] = self._raw.readlines(*args)
+        self._keep(b"".join(lines), ended=True)
+        return lines
+
+    def stream(self, *args: Any, **kwargs: Any) -> Any:
+        """Piece by piece."""
+        for piece in self._raw.stream(*args, **kwargs):
+            self._keep(piece, ended=False)
+            yield piece
+        self._keep(b"", ended=True)
+
+    def _keep(self, data: bytes, *, ended: bool) -> None:
+        self._kept += data
+        if ended:
+            self._hooked.received_whole(self._told(bytes(self._kept)))
 
 
 def _watch(stream: Any, hooked: HookedCall) -> None:

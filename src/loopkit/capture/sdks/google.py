@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 from loopkit.capture import slot
 from loopkit.capture.chain import Call, Interceptor
+from loopkit.capture.dialects._content import objects
 from loopkit.capture.dialects._protocol import Conversation, Dialect
 from loopkit.capture.dialects.known import GENERATE_CONTENT, GOOGLE_EMBEDDINGS
 from loopkit.capture.hooked import HookedCall
@@ -32,7 +34,12 @@ class GoogleGenAI(Patched):
 
     def knows(self, client: Any) -> bool:
         """See `Sdk.knows`."""
-        return type(client).__module__ == "google.genai.client" and hasattr(client, "_api_client")
+        mro = type(client).__mro__
+        return any(cls.__module__ == "google.genai.client" for cls in mro) and hasattr(client, "_api_client")
+
+    def patched(self, client: Any) -> Any:
+        """See `Patched.patched`."""
+        return client._api_client
 
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """See `Sdk.wrap`."""
@@ -60,7 +67,7 @@ def _methods(interceptors: tuple[Interceptor, ...], provider: str | None) -> dic
         return Begun(
             hooked,
             lambda call: with_argument(_ARGUMENTS, "request_dict", _sent(hooked, call, body), args, kwargs),
-            hooked.received if streams else hooked.received_whole,
+            hooked.received if streams else _received(hooked),
         )
 
     return dict.fromkeys(("request", "request_streamed", "async_request", "async_request_streamed"), begin)
@@ -74,7 +81,19 @@ def _sent(hooked: HookedCall, call: Call, body: Any) -> Any:
     return {**own, **{name: value for name, value in call.request.items() if name not in ("model", "stream")}}
 
 
+def _received(hooked: HookedCall) -> Callable[[Any], Any]:
+    """What the SDK reads is an HTTP response; a guard may answer with what the application gets, which becomes one."""
+
+    def received(result: Any) -> Any:
+        if hasattr(result, "candidates") and not hasattr(result, "body"):
+            types: Any = import_module("google.genai.types")
+            result = types.HttpResponse(headers={}, body=result.model_dump_json(by_alias=True, exclude_none=True))
+        return hooked.received_whole(result)
+
+    return received
+
+
 def _predicts(body: Any) -> Dialect | None:
     """Vertex AI's predict is for much: where it has texts to embed, they are called content."""
-    instances: Any = body.get("instances") or [{}]
-    return GOOGLE_EMBEDDINGS if "content" in instances[0] else None
+    instances = objects(body.get("instances"))
+    return GOOGLE_EMBEDDINGS if instances and "content" in instances[0] else None

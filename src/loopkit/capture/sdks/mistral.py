@@ -34,8 +34,12 @@ class Mistral(Patched):
 
     def knows(self, client: Any) -> bool:
         """See `Sdk.knows`."""
-        name, module = type(client).__name__, type(client).__module__
-        return name.startswith("Mistral") and module.partition(".")[0] == "mistralai"
+        mro = type(client).__mro__
+        return any(c.__name__.startswith("Mistral") and c.__module__.partition(".")[0] == "mistralai" for c in mro)
+
+    def patched(self, client: Any) -> Any:
+        """See `Patched.patched`."""
+        return client.sdk_configuration
 
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """See `Sdk.wrap`."""
@@ -65,6 +69,8 @@ def _methods(
             if slot.recorder is None and not interceptors:
                 return None
             body = {k: v for k, v in given.items() if k not in _NOT_BODY and type(v).__name__ != "Unset"}
+            if interceptors and "messages" in body:  # which read plain data, not the SDK's own models
+                body["messages"] = [_plain(message) for message in body["messages"]]
             streams = name == "stream"
             asked = {**body, "stream": True} if streams else body
             hooked = begin_call(dialect, provider or "mistral_ai", asked, stream=streams, interceptors=interceptors)
@@ -73,6 +79,11 @@ def _methods(
         return begin
 
     return {f"{name}{twin}": begin_of(name) for name in methods for twin in ("", "_async")}
+
+
+def _plain(message: Any) -> Any:
+    dump = getattr(message, "model_dump", None)
+    return message if dump is None else dump(mode="json", exclude_none=True)
 
 
 def _sent(hooked: HookedCall, call: Call, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,7 +53,7 @@ class Stainless:
         cls: Any = client.__class__
         is_async = any(base.__name__ == _BASES[1] for base in cls.__mro__)
         body = {
-            "request": hooked_method(cls.request, Hook(self, interceptors, provider).begin, is_async=is_async),
+            "request": hooked_method(_request_of(cls), Hook(self, interceptors, provider).begin, is_async=is_async),
             _MARK: True,
             "__module__": cls.__module__,
             "__qualname__": cls.__qualname__,
@@ -71,6 +71,16 @@ class Stainless:
         return all_undone(
             replace_methods(cls, {"request": begin}) for name in _BASES for cls in _owners(getattr(module, name))
         )
+
+
+def _request_of(cls: type[Any]) -> Callable[..., Any]:
+    """The class's own method, as it is at the call: others patch it too."""
+
+    def request(client: Any, *args: Any, **kwargs: Any) -> Any:
+        made: Any = cls
+        return made.request(client, *args, **kwargs)
+
+    return request
 
 
 def _owners(cls: type[Any]) -> list[type[Any]]:

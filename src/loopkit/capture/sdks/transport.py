@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,9 @@ from loopkit.capture.sdks._protocol import Begin, Begun, Patched, Undo, replace_
 from loopkit.capture.stream import watch_body
 from loopkit.errors import InvalidInput
 
-_PATHS: Mapping[str, Dialect] = {**OPENAI_PATHS, "/v1/messages": MESSAGES}
+_PATHS: Mapping[str, Dialect] = {**OPENAI_PATHS, "/messages": MESSAGES}
+_PATH = re.compile(r"(?:/v\d+|/openai/deployments/[^/]+)(/[a-z/_]+)\Z")
+"""What comes after the version, or Azure's deployment."""
 
 
 class Transport(Patched):
@@ -49,8 +52,8 @@ def _begin_of(provider: str | None) -> Begin:
         request = args[0] if args else kwargs.get("request")
         if slot.recorder is None or request is None or request.method != "POST":
             return None
-        path = request.url.path
-        dialect = next((dialect for end, dialect in _PATHS.items() if path.endswith(end)), None)
+        match = _PATH.search(request.url.path)
+        dialect = None if match is None else _PATHS.get(match[1])
         asked = None if dialect is None else _json(request)
         if dialect is None or asked is None:
             return None
