@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 
 from openai import AsyncOpenAI, OpenAI
 
 import loopkit
-from loopkit import checks, evaluators, policies, tuners
+from loopkit import checks, evaluators, frameworks, policies, tuners, web
 from loopkit.testing import ScriptedProvider, recording
 
 loopkit.init("svc", store=None, export=["http://127.0.0.1:4318/v1/traces"], content="local", sample=0.5)
@@ -76,6 +77,28 @@ registry.promote("triage", registry.add("triage", small), reason="first")
 rollout = loopkit.Rollout.start("triage", "candidate", share=0.5)
 action: str = rollout.step().action
 page: str = loopkit.report("triage")
+
+loopkit.instrument("openai", "langchain")
+loopkit.uninstrument()
+told: str = loopkit.record_model_call(
+    provider="acme", model="m", input="x", output=[{"role": "assistant", "content": "y"}], usage={"input_tokens": 1}
+).id
+
+
+@loopkit.trace(kind="tool", redact={"card": len}, exclude=["token"], content="off")
+def pay(card: str, token: str) -> bool:
+    return bool(card)
+
+
+paid: bool = loopkit.carried(pay)("c", token="t")
+with loopkit.context(content="local", user_id="u"), loopkit.span("x", content="off"):
+    headers: dict[str, str] = web.outgoing_headers("https://api.internal", baggage_to=[".internal"])
+loopkit.annotate(identity, tags=["a"], metadata={"k": 1})
+loopkit.set_price("acme", "m", input=1, output=2.5)
+dollars: float | None = loopkit.cost(loopkit.open_store().spans()[0])
+forgotten: int = loopkit.forget("u").spans
+logging.getLogger().addFilter(loopkit.LogIds())
+handler_of_langchain = frameworks.langchain_handler()
 
 with recording() as recorded:
     spans: list[loopkit.Span] = recorded.spans()

@@ -38,6 +38,7 @@ from loopkit.wire.encode import (
     encode_ids,
     encode_native,
     encode_own,
+    encode_particulars,
     encode_provider,
     encode_span,
     encode_time_to_first_token,
@@ -167,7 +168,7 @@ class Finisher:
         crowded = len(own) > self._own_attributes
         sampled = live.sampled and not live.is_known_to_host
         if told is None:
-            away: Piece = b"" if live.content == "local" else values
+            away: Piece = b"" if live.content == "local" else values + _particulars(live, texts)
             return EncodedSpan(core, b"", away, values, sampled=sampled, crowded=crowded)
         known: Piece = b"" if own else told.facts
         if not keep:
@@ -301,6 +302,13 @@ class _Told:
         first = exchange.time_to_first_token
         native += encode_provider(exchange.provider)
         return native if first is None else native + encode_time_to_first_token(first)
+
+
+def _particulars(live: LiveSpan, texts: tuple[str | None, str | None]) -> bytes:
+    """See `encode_particulars`; the application's own word for it goes before."""
+    if live.kind not in ("tool", "retrieval") or any(map(is_content, live.attributes)):
+        return b""
+    return encode_particulars(live.kind, *(None if text is None else json.loads(text) for text in texts))
 
 
 def _was_cut(texts: tuple[str | None, str | None]) -> bool:

@@ -13,6 +13,7 @@ import wrapt
 from loopkit import _host
 from loopkit.capture.frameworks.agents import OpenAIAgents
 from loopkit.capture.frameworks.langchain import LangChain
+from loopkit.capture.frameworks.mcp import Mcp
 from loopkit.capture.sdks._protocol import Undo
 from loopkit.capture.sdks.known import SDKS, TRANSPORT
 from loopkit.errors import InvalidInput, MissingExtra
@@ -30,7 +31,7 @@ class Instrumented(Protocol):
         ...
 
 
-_ALL: tuple[Instrumented, ...] = (*(sdk for sdk in SDKS if sdk is not TRANSPORT), LangChain(), OpenAIAgents())
+_ALL: tuple[Instrumented, ...] = (*(sdk for sdk in SDKS if sdk is not TRANSPORT), LangChain(), OpenAIAgents(), Mcp())
 INSTRUMENTED: Mapping[str, Instrumented] = {each.name: each for each in _ALL}
 """By name."""
 

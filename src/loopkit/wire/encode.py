@@ -110,7 +110,7 @@ def encode_span(span: Span) -> EncodedSpan:
     texts = (None if value is None else dumps(value) for value in (span.input, span.output))
     content = encode_error(said) + encode_values(*texts)
     if call is None:
-        return EncodedSpan(core, b"", content, content)
+        return EncodedSpan(core, b"", content + encode_particulars(span.kind, span.input, span.output), content)
     content += encode_content(call)
     facts = b"" if span.attributes else encode_facts(call)
     native = encode_native(call.native_format, call.native_request, call.native_response)
@@ -192,6 +192,33 @@ def encode_error(message: str) -> bytes:
 def encode_values(input: str | None, output: str | None) -> bytes:
     """What went in and came out, from their JSON texts: a text as it is, everything else as JSON."""
     return _value(names.OI_INPUT, names.OI_INPUT_TYPE, input) + _value(names.OI_OUTPUT, names.OI_OUTPUT_TYPE, output)
+
+
+def encode_particulars(kind: Kind, input: Any, output: Any) -> bytes:
+    """What went in and came out once more, by the names that the conventions have for it in tools and retrieval."""
+    values: dict[str, Any] = {}
+    if kind == "tool":
+        values = {names.TOOL_ARGUMENTS: _as_text(input), names.TOOL_RESULT: _as_text(output)}
+    elif kind == "retrieval":
+        given: Any = input  # isinstance makes it a dict of unknown types; this stays Any
+        found: Any = output
+        asked = given.get("query") if isinstance(input, dict) else given
+        values[names.RETRIEVAL_QUERY] = asked if isinstance(asked, str) else None
+        documents = [_document(item) for item in found] if isinstance(output, list) else []
+        values[names.RETRIEVAL_DOCUMENTS] = dumps(documents) if documents else None
+    return attributes(_ATTRIBUTE, values)
+
+
+def _as_text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else dumps(value)
+
+
+def _document(item: Any) -> Any:
+    """A document as the conventions have it, its text besides, which they allow."""
+    given: Any = item  # isinstance makes it a dict of unknown types; this stays Any
+    if not isinstance(item, dict):
+        return {"content": given}
+    return {name: given[name] for name in ("id", "score", "content", "metadata") if name in given} or given
 
 
 def encode_content(call: ModelCall) -> bytes:

@@ -51,7 +51,7 @@ def _encode_part(part: Part) -> dict[str, Any]:
 def decode_message(item: Mapping[str, Any]) -> Message:
     """The message in such values."""
     return Message(
-        role=str(item.get("role") or "user"),
+        role=item["role"] if isinstance(item.get("role"), str) else "user",
         parts=tuple(_decode_part(part) for part in map(_object, item.get("parts") or ()) if part),
         name=item.get("name"),
         finish_reason=item.get("finish_reason") or None,
