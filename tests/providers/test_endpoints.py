@@ -384,3 +384,25 @@ def test_the_flavours_of_anthropic(flavour: str, recorded: MemorySink) -> None:
     assert call.usage == Usage(input_tokens=15, output_tokens=2, cache_read_tokens=7, cache_write_tokens=5)
     assert "Omit" not in (call.native_request or "")
     assert call.parameters == {"max_tokens": 9}
+
+
+@every_colour
+def test_usage_of_streams_is_asked_for_where_that_was_wanted(colour: str, recorded: MemorySink) -> None:
+    seen: list[Any] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(json.loads(request.content))
+        return _answer(ENDPOINTS[1], events=True)(request)
+
+    async def run() -> None:
+        client = loopkit.wrap(_client(colour, answer), include_usage=True)
+        await collect(await value(client.completions.create(model="m", prompt="x", stream=True)))
+        asked: Any = {"include_usage": False}
+        await collect(await value(client.completions.create(model="m", prompt="x", stream=True, stream_options=asked)))
+
+    asyncio.run(run())
+    assert [body["stream_options"]["include_usage"] for body in seen] == [True, False]
+    first, second = recorded.spans()
+    assert first.model_call is not None
+    assert "include_usage" in (first.model_call.native_request or "")
+    assert second.status == "ok"

@@ -74,6 +74,17 @@ class Filter(Protocol):
         ...
 
 
+class IncludeUsage:
+    """Asks for the usage of streams, which OpenAI's API leaves out otherwise: one more chunk, without choices."""
+
+    def around(self, call: Call) -> Generator[Call, Any, Any]:
+        """See `Interceptor.around`."""
+        name = None if call.dialect is None else call.dialect.name
+        if call.stream and name in ("openai.chat", "openai.completions") and "stream_options" not in call.request:
+            call = replace(call, request={**call.request, "stream_options": {"include_usage": True}})
+        return (yield call)
+
+
 class _Stopped(Exception):
     """Carries the function's own StopIteration, which can't be thrown into a generator."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from loopkit._plugins import named
-from loopkit.capture.chain import Interceptor
+from loopkit.capture.chain import IncludeUsage, Interceptor
 from loopkit.capture.sdks.known import SDKS, sdk_of
 from loopkit.errors import InvalidInput, UnsupportedClient
 
@@ -19,13 +19,15 @@ def wrap(
     guard: Interceptor | None = None,
     interceptors: Iterable[Interceptor | str] = (),
     provider: str | None = None,
+    include_usage: bool = False,
 ) -> Client:
     """Record every model call that goes through this client; gives back the same object.
 
     Sync and async clients, streams, raw responses, parsed ones and stream helpers are each recorded exactly
     once, and copies made by `with_options()` too. Wrapping twice changes nothing. An interceptor may be named: an
     installed package's plugin (entry points `loopkit.interceptors`). `provider` names who serves it, where neither the
-    client's class nor its base URL tells: "vllm", say.
+    client's class nor its base URL tells: "vllm", say. `include_usage` asks for the usage of OpenAI's streams, which
+    then end with one more chunk, without choices; a stream without it has no usage, since none is guessed.
 
         client = loopkit.wrap(OpenAI())
         client = loopkit.wrap(OpenAI(), guard=loopkit.Guard(input=[checks.pii()]))
@@ -35,6 +37,8 @@ def wrap(
         raise _unsupported(client)
     plugins = [named("interceptors", i, {})() if isinstance(i, str) else i for i in interceptors]
     chain = tuple(plugins) if guard is None else (guard, *plugins)
+    if include_usage:
+        chain = (*chain, IncludeUsage())
     check_interceptors(chain)
     if not sdk.is_wrapped(client):
         sdk.wrap(client, chain, provider)
