@@ -61,18 +61,21 @@ def _in_quarters(label: str) -> Callable[[int, int], None]:
 
 def figures(rows: Sequence[Figures], by: str) -> Table:
     """See `loopkit.figures`."""
-    made = table(
-        by, ">calls", ">errors", ">judged", ">right", ">95 % interval", ">p50", ">p95", ">tokens in/out", ">cost"
-    )
+    made = table(by, ">calls", ">errors", ">judged", ">right", ">95 %", ">p50", ">p95", ">tokens", ">cost")
     for row in rows:
         right = f"{row.right:.0%}" if row.judged else "–"
         interval = f"{row.low:.0%} to {row.high:.0%}" if row.judged else "–"
         made.add_row(
             escape(row.segment), str(row.calls), str(row.errors), str(row.judged), right, interval,
-            duration(row.latency_p50), duration(row.latency_p95), f"{row.input_tokens}/{row.output_tokens}",
+            duration(row.latency_p50), duration(row.latency_p95), f"{many(row.input_tokens)}/{many(row.output_tokens)}",
             "–" if row.cost is None else f"${row.cost:.4g}",
         )  # fmt: skip
     return made
+
+
+def many(count: int) -> str:
+    """A count in a few characters: 9999, 12k, 3.4M."""
+    return str(count) if count < 10_000 else f"{count / 1e3:.0f}k" if count < 1e6 else f"{count / 1e6:.1f}M"
 
 
 def failures(rows: Sequence[Failure]) -> Table:
