@@ -92,6 +92,9 @@ class Destination:
     """Which spans go there, by what may go there of them; None sends all."""
     renames: Mapping[str, str] = field(default_factory=dict[str, str])
     """Attributes that this backend calls otherwise, by our name."""
+    pseudonyms: bool = False
+    """Whether user and session ids go there as keyed hashes: the same for the same person, and not to be turned back
+    without the key, which stays in the home directory. Tags and metadata go as they are."""
     resource: Mapping[str, str] = field(default_factory=dict[str, str])
     """Attributes of the process that this backend wants besides ours."""
     certificate: str | None = None

@@ -359,3 +359,34 @@ def test_certificates_of_ones_own(tmp_path: Path) -> None:
     server.shutdown()
     server.server_close()
     assert len(bodies) == 1
+
+
+def test_people_may_go_under_pseudonyms(collector: Callable[[], Collector]) -> None:
+    there, plain = collector(), collector()
+    loopkit.init(
+        "svc",
+        export=[loopkit.Destination(endpoint=there.endpoint, pseudonyms=True, renames={"user.id": "enduser.id"}),
+                loopkit.Destination(endpoint=plain.endpoint)],
+    )  # fmt: skip
+    for _ in range(2):
+        with loopkit.context(user_id="ana", session_id="s-1"), loopkit.span("answer", kind="llm"):
+            pass
+    event = loopkit.feedback("order:1", "ok", True, by="ana")
+    assert loopkit.flush(10, delivered=True)
+    sent = [dict(attributes_of(span)) for span in spans_of(there)]
+    assert {span["enduser.id"] for span in sent} == {event.by}  # type: ignore[union-attr]
+    assert len({span["session.id"] for span in sent}) == 1
+    assert "ana" not in str(sent)
+    assert {dict(attributes_of(span))["user.id"] for span in spans_of(plain)} == {"ana"}
+    assert {span.user_id for span in loopkit.open_store().spans()} == {"ana"}
+
+
+def spans_of(collector: Collector) -> list[Any]:
+    requests = [ExportTraceServiceRequest.FromString(body) for body in collector.accepted]
+    return [
+        span
+        for each in requests
+        for resource in each.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]

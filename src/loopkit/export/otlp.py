@@ -50,7 +50,7 @@ class OtlpSink:
         self.destination = destination
         asked = destination.content
         self._content = settings.content == "export" if asked is None else asked and settings.content != "off"
-        self._reshape = Reshape(destination, settings.limits, settings.service)
+        self._reshape = Reshape(destination, settings.limits, settings.service, settings.store or settings.home)
         self._resource = resource
         self._more_resource = tuple(destination.resource.items())
         self._version = version

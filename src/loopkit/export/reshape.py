@@ -6,28 +6,34 @@ Only destinations that ask for it pay for reading their spans once more.
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loopkit import _host
+from loopkit._pseudonyms import pseudonym
 from loopkit.capture.finish import OURS
 from loopkit.config import Destination, Limits
 from loopkit.wire.decode import decode_span
-from loopkit.wire.names import OUR_PREFIXES
+from loopkit.wire.names import CONVERSATION_ID, OUR_PREFIXES, SESSION_ID, USER_ID
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+_PEOPLE = (USER_ID, SESSION_ID, CONVERSATION_ID)
 
 
 class Reshape:
     """For one destination."""
 
-    def __init__(self, destination: Destination, limits: Limits, service: str) -> None:
+    def __init__(self, destination: Destination, limits: Limits, service: str, home: Path) -> None:
         self._filter = destination.filter
         self._renames = destination.renames
         self._most = limits.attributes
         self._longest = limits.attribute_length
         self._service = service
-        self._rewrites = bool(self._renames) or self._longest is not None or self._most < OURS
+        self._key_home = home if destination.pseudonyms else None
+        changes = bool(self._renames) or self._key_home is not None or self._longest is not None
+        self._rewrites = changes or self._most < OURS
         self._where = f"the filter of {destination.endpoint}"
 
     def __call__(self, span: bytes, *, crowded: bool, service: str | None = None) -> bytes | None:
@@ -57,6 +63,8 @@ class Reshape:
                 item = message.attributes.add(key=key)
                 item.value.ParseFromString(value)
         for item in message.attributes:
+            if self._key_home is not None and item.key in _PEOPLE:
+                item.value.string_value = pseudonym(item.value.string_value, self._key_home)
             item.key = self._renames.get(item.key, item.key)
             if self._longest is not None:
                 _shorten(item.value, self._longest)

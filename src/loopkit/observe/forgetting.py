@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loopkit._pseudonyms import pseudonym
 from loopkit.capture import slot
 from loopkit.config import home_directory
 from loopkit.errors import InvalidInput
 from loopkit.export.place import spools
 from loopkit.export.spool import DiskSpool
-from loopkit.signals.identity import pseudonym
 from loopkit.store import ring
 from loopkit.store.sqlite import FILE, Store
 from loopkit.wire.decode import decode_request

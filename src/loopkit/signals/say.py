@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any, get_args
 
 from loopkit import _host
+from loopkit._pseudonyms import pseudonym
 from loopkit.capture import slot
 from loopkit.capture.dialects._content import mapping
 from loopkit.capture.live import UNRECORDED, Handle
 from loopkit.errors import InvalidInput
-from loopkit.signals.identity import pseudonym
 from loopkit.types import JSON, Feedback, FeedbackKind, Source
 
 _SOURCES = get_args(Source)

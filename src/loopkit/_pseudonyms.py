@@ -1,4 +1,4 @@
-"""Who said it, without saying who: authors are pseudonymised by a keyed hash.
+"""Who it was, without saying who: authors of feedback, and users where a destination asks for it, by a keyed hash.
 
 The key lies in the store's directory (in memory, for a service without a store) and is made on first use. With it the
 same person is the same pseudonym; without it the pseudonym can't be turned back by trying names.
