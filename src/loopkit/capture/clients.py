@@ -64,7 +64,7 @@ def check_interceptors(chain: Iterable[object]) -> None:
 
 def _unsupported(client: object) -> UnsupportedClient:
     kind = type(client)
-    known = ", ".join(sdk.name for sdk in SDKS if sdk.name != "litellm")
+    known = ", ".join(sdk.name for sdk in SDKS)
     return UnsupportedClient(
         f"wrap() got a {kind.__module__}.{kind.__qualname__}; it knows the clients of: {known}. For others call "
         "loopkit.record_model_call() when you have the answer, or decorate the function with @loopkit.trace"

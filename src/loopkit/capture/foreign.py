@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from loopkit.wire import names
+from loopkit.wire.others import kind_of
 
-_OPERATIONS = frozenset(("chat", "text_completion", "generate_content", "embeddings"))
+MODEL_KINDS = ("llm", "embedding")
 
 
 def tells_of_a_model(span: Any) -> bool:
     """Whether a running span that isn't ours is somebody's record of a model call."""
     attributes: Any = getattr(span, "attributes", None)
-    if not isinstance(attributes, Mapping) or not span.is_recording():
-        return False
-    attributes = span.attributes  # isinstance made it a mapping of unknown types
-    return attributes.get(names.OPERATION) in _OPERATIONS or attributes.get(names.OI_KIND) in ("LLM", "EMBEDDING")
+    return isinstance(attributes, Mapping) and span.is_recording() and kind_of(span.attributes) in MODEL_KINDS
 
 
 def span_id_of(span: Any) -> str:

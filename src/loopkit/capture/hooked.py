@@ -30,7 +30,6 @@ from loopkit.types import Kind
 
 _starting = _host.Shielded("starting a call")
 _receiving = _host.Shielded("recording a response")
-MODEL_KINDS = ("llm", "embedding")
 
 
 class HookedCall:

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
 import wrapt
 
@@ -14,24 +14,11 @@ from loopkit import _host
 from loopkit.capture.frameworks.agents import OpenAIAgents
 from loopkit.capture.frameworks.langchain import LangChain
 from loopkit.capture.frameworks.mcp import Mcp
-from loopkit.capture.sdks._protocol import Undo
-from loopkit.capture.sdks.known import SDKS, TRANSPORT
+from loopkit.capture.sdks._protocol import Instrumented, Undo
+from loopkit.capture.sdks.known import PATCHED
 from loopkit.errors import InvalidInput, MissingExtra
 
-
-class Instrumented(Protocol):
-    """What `instrument()` can patch: an SDK or a framework."""
-
-    name: str
-    module: str
-    extra: str
-
-    def patch(self, module: Any) -> Undo:
-        """Record all that goes through it."""
-        ...
-
-
-_ALL: tuple[Instrumented, ...] = (*(sdk for sdk in SDKS if sdk is not TRANSPORT), LangChain(), OpenAIAgents(), Mcp())
+_ALL: tuple[Instrumented, ...] = (*PATCHED, LangChain(), OpenAIAgents(), Mcp())
 INSTRUMENTED: Mapping[str, Instrumented] = {each.name: each for each in _ALL}
 """By name."""
 

@@ -43,6 +43,31 @@ _CLASSES = {
 }
 
 
+_OTHERS_NAMES = {
+    "azure": "azure.ai.openai",
+    "azure_ai": "azure.ai.inference",
+    "amazon_bedrock": "aws.bedrock",
+    "bedrock": "aws.bedrock",
+    "vertex_ai": "gcp.vertex_ai",
+    "google_vertexai": "gcp.vertex_ai",
+    "gemini": "gcp.gemini",
+    "google_genai": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "mistralai": "mistral_ai",
+    "xai": "x_ai",
+    "together_ai": "together",
+    "fireworks_ai": "fireworks",
+    "huggingface": "hugging_face",
+    "moonshot": "moonshot_ai",
+}
+"""LangChain's and litellm's, where they are others than OpenTelemetry's."""
+
+
+def provider_known_as(name: str) -> str:
+    """A provider by the name that a framework has for it."""
+    return _OTHERS_NAMES.get(name, name)
+
+
 def provider_of(client: type[Any], base_url: str, otherwise: str) -> str:
     """By the client's class, else by its base URL; `otherwise` where neither is known."""
     for cls in client.__mro__:

@@ -31,6 +31,7 @@ from loopkit.capture.dialects.known import NEUTRAL
 from loopkit.capture.exchange import Exchange
 from loopkit.capture.live import LiveSpan
 from loopkit.capture.offer import Offer, offered
+from loopkit.capture.providers import provider_known_as
 from loopkit.capture.sdks._protocol import Undo
 from loopkit.capture.snapshot import snapshot
 from loopkit.types import Kind
@@ -42,10 +43,6 @@ _SESSION_KEYS = ("session_id", "thread_id", "conversation_id")
 _ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "function": "tool"}
 _NO_ERRORS = ("GraphInterrupt", "GraphBubbleUp", "ParentCommand")
 _HIDDEN = "langsmith:hidden"
-_PROVIDERS = {
-    "azure": "azure.ai.openai", "amazon_bedrock": "aws.bedrock", "bedrock": "aws.bedrock", "google_genai": "gcp.gemini",
-    "google_vertexai": "gcp.vertex_ai", "mistral": "mistral_ai", "mistralai": "mistral_ai", "xai": "x_ai",
-}  # fmt: skip
 
 _shield = _host.Shielded("recording LangChain")
 
@@ -138,7 +135,7 @@ class Runs:
         said = mapping(about.get("invocation_params"))
         model = metadata.get("ls_model_name") or said.get("model") or said.get("model_name")
         provider = str(metadata.get("ls_provider") or mapping(serialized).get("name") or "_OTHER")
-        run.provider = _PROVIDERS.get(provider, provider)
+        run.provider = provider_known_as(provider)
         settings = {"temperature": "ls_temperature", "max_tokens": "ls_max_tokens", "stop_sequences": "ls_stop"}
         run.asked = {
             "operation": "chat",

@@ -13,7 +13,7 @@ from opentelemetry import trace as otel_trace
 
 from loopkit import _host
 from loopkit.capture import slot
-from loopkit.capture.hooked import MODEL_KINDS
+from loopkit.capture.foreign import MODEL_KINDS
 from loopkit.capture.live import LiveSpan
 from loopkit.wire import names
 from loopkit.wire.decode import decode_span

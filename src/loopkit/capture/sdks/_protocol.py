@@ -23,11 +23,7 @@ class Sdk(Protocol):
     """One SDK package, with all its clients."""
 
     name: str
-    """Of the package, as `instrument()` is told it."""
-    module: str
-    """Whose import makes its classes patchable."""
-    extra: str
-    """Of loopkit, which installs it."""
+    """Of the package."""
     conversation: Conversation | None
     """How a router calls its clients; None where it doesn't."""
 
@@ -47,8 +43,19 @@ class Sdk(Protocol):
         """Give it back as it was."""
         ...
 
+
+class Instrumented(Protocol):
+    """An SDK or a framework that `instrument()` can patch as a whole."""
+
+    name: str
+    """As `instrument()` is told it."""
+    module: str
+    """Whose import makes its classes patchable."""
+    extra: str
+    """Of loopkit, which installs it."""
+
     def patch(self, module: Any) -> Undo:
-        """Record all its clients, those that are there already too."""
+        """Record all that goes through it, clients that are there already too."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -201,15 +202,15 @@ def _watch(stream: Any, hooked: HookedCall) -> None:
     """An event stream keeps its type; `iter()` asks the class, so that is swapped."""
     cls: Any = stream.__class__
     iterator = RecordedIterator(cls.__iter__(stream), hooked.recording, hooked.filters(), stream.close)
-    if cls not in _watched_classes:
-        _watched_classes[cls] = type(cls.__name__, (cls,), {"__iter__": _iterate, "close": _close_of(cls)})
-    stream.__class__ = _watched_classes[cls]
+    stream.__class__ = _watched(cls)
     stream._loopkit = iterator
     hooked.recording.remember(stream)
     watch_garbage(stream, hooked.recording)
 
 
-_watched_classes: dict[type[Any], type[Any]] = {}
+@functools.cache
+def _watched(cls: type[Any]) -> type[Any]:
+    return type(cls.__name__, (cls,), {"__iter__": _iterate, "close": _close_of(cls)})
 
 
 def _iterate(stream: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from loopkit.capture.sdks._protocol import Sdk
+from loopkit.capture.sdks._protocol import Instrumented, Sdk
 from loopkit.capture.sdks.bedrock import Bedrock
 from loopkit.capture.sdks.google import GoogleGenAI
 from loopkit.capture.sdks.litellm import LiteLLM
@@ -12,8 +12,11 @@ from loopkit.capture.sdks.mistral import Mistral
 from loopkit.capture.sdks.stainless import PACKAGES
 from loopkit.capture.sdks.transport import Transport
 
-TRANSPORT = Transport()
-SDKS: tuple[Sdk, ...] = (*PACKAGES, GoogleGenAI(), Mistral(), Bedrock(), LiteLLM(), TRANSPORT)
+_GOOGLE, _MISTRAL, _BEDROCK = GoogleGenAI(), Mistral(), Bedrock()
+SDKS: tuple[Sdk, ...] = (*PACKAGES, _GOOGLE, _MISTRAL, _BEDROCK, Transport())
+"""Whose clients can be wrapped."""
+PATCHED: tuple[Instrumented, ...] = (*PACKAGES, _GOOGLE, _MISTRAL, _BEDROCK, LiteLLM())
+"""Which can be instrumented as a whole."""
 
 
 def sdk_of(client: Any) -> Sdk | None:

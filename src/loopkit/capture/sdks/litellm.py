@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 from loopkit.capture import slot
-from loopkit.capture.dialects._protocol import Conversation, Dialect
+from loopkit.capture.dialects._protocol import Dialect
 from loopkit.capture.dialects.known import CHAT, EMBEDDINGS, RESPONSES
 from loopkit.capture.hooked import HookedCall
 from loopkit.capture.hooked import begin as begin_call
+from loopkit.capture.providers import provider_known_as
 from loopkit.capture.sdks._protocol import Begun, Undo, replace_methods
 from loopkit.capture.stream import RecordedIterator, watch_garbage
 
@@ -25,37 +28,17 @@ _NOT_BODY = frozenset(
      "custom_llm_provider", "mock_response", "num_retries", "max_retries", "fallbacks", "caching", "cache",
      "litellm_logging_obj", "litellm_call_id", "shared_session", "deployment_id", "model_list", "callbacks")
 )  # fmt: skip
-_PROVIDERS = {
-    "azure": "azure.ai.openai", "azure_ai": "azure.ai.inference", "bedrock": "aws.bedrock",
-    "vertex_ai": "gcp.vertex_ai", "gemini": "gcp.gemini", "mistral": "mistral_ai", "xai": "x_ai",
-    "together_ai": "together", "fireworks_ai": "fireworks", "huggingface": "hugging_face", "moonshot": "moonshot_ai",
-}  # fmt: skip
 
 
 class LiteLLM:
-    """See `Sdk`. It has no client: it is instrumented as a whole."""
+    """See `Instrumented`. It has no client to wrap."""
 
     name = "litellm"
     module = "litellm"
     extra = "litellm"
-    conversation: Conversation | None = None
-
-    def knows(self, client: Any) -> bool:
-        """See `Sdk.knows`."""
-        return False
-
-    def is_wrapped(self, client: Any) -> bool:
-        """See `Sdk.is_wrapped`."""
-        return False
-
-    def wrap(self, client: Any, interceptors: Any, provider: str | None) -> None:
-        """See `Sdk.wrap`."""
-
-    def unwrap(self, client: Any) -> None:
-        """See `Sdk.unwrap`."""
 
     def patch(self, module: Any) -> Undo:
-        """See `Sdk.patch`."""
+        """See `Instrumented.patch`."""
         dispatch = import_module("litellm.rust_bridge.dispatch").PublicDispatch
         return replace_methods(dispatch, {"run": _begin, "arun": _begin})
 
@@ -80,7 +63,7 @@ def _resolved(given: Mapping[str, Any]) -> tuple[str, str]:
     named = given.get("custom_llm_provider")
     provider = str(named) if named else prefix if slash else "openai"
     model = rest if slash and provider == prefix else str(given.get("model") or "")
-    return _PROVIDERS.get(provider, provider), model
+    return provider_known_as(provider), model
 
 
 def _received(hooked: HookedCall) -> Callable[[Any], Any]:
@@ -88,11 +71,8 @@ def _received(hooked: HookedCall) -> Callable[[Any], Any]:
         if not hasattr(result, "completion_stream"):
             return hooked.received(result)
         cls: Any = result.__class__
-        if cls not in _watched:
-            body = {"__next__": _next, "__anext__": _anext, "__iter__": _itself, "__aiter__": _itself}
-            _watched[cls] = type(cls.__name__, (cls,), body)
         result._loopkit = RecordedIterator(_Inside(result, cls), hooked.recording, hooked.filters(), lambda: None)
-        result.__class__ = _watched[cls]
+        result.__class__ = _watched(cls)
         hooked.recording.remember(result)
         watch_garbage(result, hooked.recording)
         return result
@@ -100,15 +80,16 @@ def _received(hooked: HookedCall) -> Callable[[Any], Any]:
     return received
 
 
-_watched: dict[type[Any], type[Any]] = {}
+@functools.cache
+def _watched(cls: type[Any]) -> type[Any]:
+    body = {"__next__": _next, "__anext__": _anext, "__iter__": _itself, "__aiter__": _itself}
+    return type(cls.__name__, (cls,), body)
 
 
 class _Inside:
     """litellm's own iteration over one of its streams, held weakly: the stream holds us."""
 
     def __init__(self, stream: Any, cls: Any) -> None:
-        import weakref
-
         self._stream = weakref.ref(stream)
         self._cls = cls
 

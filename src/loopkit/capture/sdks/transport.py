@@ -14,7 +14,7 @@ from loopkit.capture.dialects.known import MESSAGES, OPENAI_PATHS
 from loopkit.capture.hooked import HookedCall
 from loopkit.capture.hooked import begin as begin_call
 from loopkit.capture.providers import provider_at
-from loopkit.capture.sdks._protocol import Begin, Begun, Patched, Undo, replace_methods
+from loopkit.capture.sdks._protocol import Begin, Begun, Patched, replace_methods
 from loopkit.capture.stream import watch_body
 from loopkit.errors import InvalidInput
 
@@ -27,8 +27,6 @@ class Transport(Patched):
     """See `Sdk`. One client at a time: what other requests an application makes is not for us to read."""
 
     name = "httpx"
-    module = "httpx"
-    extra = "openai"
     conversation: Conversation | None = None
 
     def knows(self, client: Any) -> bool:
@@ -41,10 +39,6 @@ class Transport(Patched):
         if interceptors:
             raise InvalidInput("an HTTP client takes no guard and no interceptors: wrap the SDK's client, or decorate")
         self.remember(client, replace_methods(client, {"send": _begin_of(provider)}))
-
-    def patch(self, module: Any) -> Undo:
-        """See `Sdk.patch`. Not offered."""
-        raise NotImplementedError
 
 
 def _begin_of(provider: str | None) -> Begin:
