@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from loopkit.capture.dialects._content import changed_texts
+from loopkit.capture.dialects._content import changed_texts, texts_in
 from loopkit.capture.dialects._protocol import Dialect
 
 
@@ -26,9 +26,7 @@ class Call:
 
     def input_texts(self) -> list[str]:
         """What the model or function is about to read."""
-        seen: list[str] = []
-        self.with_input(lambda text: seen.append(text) or text)  # type: ignore[func-returns-value]
-        return seen
+        return texts_in(self.with_input)
 
     def with_input(self, change: Callable[[str], str]) -> Call:
         """The call with those texts changed."""
@@ -40,9 +38,7 @@ class Call:
         """What came back, as texts."""
         if self.dialect is not None:
             return self.dialect.output_texts(result)
-        seen: list[str] = []
-        changed_texts(result, lambda text: seen.append(text) or text)  # type: ignore[func-returns-value]
-        return seen
+        return texts_in(lambda change: changed_texts(result, change))
 
     def with_output(self, result: Any, change: Callable[[str], str]) -> Any:
         """The result with those texts changed."""

@@ -71,9 +71,13 @@ class HookedCall:
 
         return telling
 
+    def is_changed(self, call: Call) -> bool:
+        """Whether interceptors have made another request of it."""
+        return call.request is not self.call.request
+
     @contextlib.contextmanager
     def _told(self, call: Call) -> Any:
-        if self.recording.exchange is not None and call.request is not self.call.request:
+        if self.recording.exchange is not None and self.is_changed(call):
             self.recording.exchange.ask({**call.request, **self.extra})
         token = otel_context.attach(otel_context.set_value(TOLD, True))
         try:

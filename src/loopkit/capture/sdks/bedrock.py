@@ -85,7 +85,7 @@ def _asked(params: Mapping[str, Any], *, streams: bool) -> dict[str, Any]:
 
 def _sent(hooked: HookedCall, call: Call, params: Any) -> Any:
     """boto3's arguments, with the request as the interceptors left it."""
-    if call.request is hooked.call.request:
+    if not hooked.is_changed(call):
         return params
     changed = dict(call.request)
     changed.pop("stream", None)

@@ -75,7 +75,7 @@ def _methods(interceptors: tuple[Interceptor, ...], provider: str | None) -> dic
 
 def _sent(hooked: HookedCall, call: Call, body: Any) -> Any:
     """The SDK's own dict, with the request as the interceptors left it."""
-    if call.request is hooked.call.request:
+    if not hooked.is_changed(call):
         return body
     own = {name: value for name, value in body.items() if name.startswith("_")}
     return {**own, **{name: value for name, value in call.request.items() if name not in ("model", "stream")}}

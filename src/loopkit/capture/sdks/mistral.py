@@ -88,7 +88,7 @@ def _plain(message: Any) -> Any:
 
 def _sent(hooked: HookedCall, call: Call, given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments, with the request as the interceptors left it."""
-    if call.request is hooked.call.request:
+    if not hooked.is_changed(call):
         return dict(given)
     body = dict(call.request)
     body.pop("stream", None)

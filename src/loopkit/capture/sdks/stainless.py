@@ -185,7 +185,7 @@ def _arguments(
 
 def _options_for(options: Any, hooked: HookedCall, call: Call) -> Any:
     """The SDK's options, with the request as the interceptors left it."""
-    is_changed = call.request is not hooked.call.request
+    is_changed = hooked.is_changed(call)
     traces = hooked.recording.live is not None and "span_name" in options.__dict__
     if not is_changed and not traces:
         return options
