@@ -6,7 +6,7 @@ import atexit
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,7 @@ def start(made: Settings, *, sinks: tuple[Sink, ...] = (), clock: Clock | None =
     vitals = VitalsSink(made.home, lambda: _health_of(recorder), health)
     clock = clock or Clock()
     made, tail = _tail(made, clock)
-    all_sinks = () if made.disabled else (host, *_sinks(made, host), *sinks, vitals)
+    all_sinks = () if made.disabled else (host, *_sinks(made, host, clock), *sinks, vitals)
     shutdown()
     _host.strict = made.strict
     if made.disabled:
@@ -151,11 +151,11 @@ def _host_found(recorder: Recorder, host: HostSink) -> None:
         atexit.register(_at_exit)
 
 
-def _sinks(made: Settings, host: HostSink) -> tuple[Sink, ...]:
+def _sinks(made: Settings, host: HostSink, clock: Clock) -> tuple[Sink, ...]:
     sinks: list[Sink] = []
     resource = partial(_resource, made)
     if made.store is not None:
-        sinks += _store_sink(made.store, resource)
+        sinks += _store_sink(made, clock)
     if made.destinations:
         from loopkit.export.otlp import OtlpSink
 
@@ -170,12 +170,13 @@ def _sinks(made: Settings, host: HostSink) -> tuple[Sink, ...]:
     return tuple(sinks)
 
 
-def _store_sink(directory: Path, resource: Callable[[], bytes]) -> list[Sink]:
+def _store_sink(made: Settings, clock: Clock) -> list[Sink]:
     """A disk that can't be written costs the store, with a warning; a store that is broken is the caller's to mend."""
     from loopkit.store.sink import StoreSink
 
     try:
-        return [StoreSink(Store(directory), resource, __version__)]
+        store = Store(made.store or made.home, clock=clock)
+        return [StoreSink(store, partial(_resource, made), __version__, made.limits, clock)]
     except StoreUnusable as error:
         if not isinstance(error.__cause__, OSError):
             raise

@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -157,6 +157,10 @@ def _no_pass_phrase() -> str:
     raise InvalidSetting("the destination's client_key has a pass phrase: give it a key without one")
 
 
+STORE_BYTES: Final = 1024 * _MIB
+STORE_DAYS: Final = 30.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What recording may take: memory, time, processor. Variables of OpenTelemetry's give other defaults."""
@@ -173,6 +177,12 @@ class Limits:
     """Seconds that the end of the process may wait for delivery; the rest stays on disk."""
     budget: float = 0.5
     """The share of one processor that recording's own threads may take: beyond it content is left out, then traces."""
+    media_bytes: int = 16 * _MIB
+    """Of one picture, sound or file that is kept; of larger ones the hash is (0: of all)."""
+    store_bytes: int = STORE_BYTES
+    """What the local store may hold: beyond it the oldest spans go. Feedback and datasets stay."""
+    store_days: float = STORE_DAYS
+    """How long the local store keeps a span after it was recorded."""
     attributes: int = 128
     """Attributes that one span may have where it is exported (`OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`)."""
     attribute_length: int | None = None
@@ -180,10 +190,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         _one_of("the limits' drop", self.drop, get_args(Drop))
-        for name in ("queue_items", "queue_bytes", "append_delay", "exit_timeout", "budget", "attributes"):
-            _above_zero(f"the limits' {name}", getattr(self, name))
-        if self.attribute_length is not None:
-            _above_zero("the limits' attribute_length", self.attribute_length)
+        may_lack = {"media_bytes": 0, "attribute_length": None, "drop": self.drop}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name not in may_lack or value != may_lack[each.name]:
+                _above_zero(f"the limits' {each.name}", value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -272,21 +272,22 @@ def test_vectors_are_counted_and_not_kept(recorded: MemorySink) -> None:
         assert span.model_call.parameters == {"encoding_formats": ["base64"]}
 
 
-def test_pictures_and_sound_are_counted_and_not_kept(recorded: MemorySink) -> None:
+def test_pictures_and_sound_are_parts_of_messages(recorded: MemorySink) -> None:
     by_name = {endpoint.name: endpoint for endpoint in ENDPOINTS}
     for name in ("images", "edited images", "speech", "transcriptions"):
         by_name[name].call(loopkit.wrap(_client("sync", _answer(by_name[name]))))
     images, edited, speech, written = (span.model_call for span in recorded.spans())
     assert images is not None
-    assert images.output[0].parts[0].content == {"bytes": 1200}
+    assert (images.output[0].parts[0].type, images.output[0].parts[0].mime_type) == ("uri", "image/png")
     assert edited is not None
     assert edited.output[0].parts[0].uri == "https://images.example/1.png"
-    assert edited.input[0].parts[1].content == {"name": None, "bytes": 4}
+    assert len(base64.b64decode(edited.input[0].parts[1].content)) == 4
     assert speech is not None
-    assert speech.output[0].parts[0].content == {"bytes": 300}
+    assert len(base64.b64decode(speech.output[0].parts[0].content)) == 300
     assert speech.output[0].parts[0].mime_type == "audio/mpeg"
     assert written is not None
-    assert written.input[0].parts[0].content == {"name": "sea.wav", "bytes": 36}
+    assert written.input[0].parts[0].name == "sea.wav"
+    assert len(base64.b64decode(written.input[0].parts[0].content)) == 36
 
 
 def test_logprobs_are_kept_where_they_were_asked_for(recorded: MemorySink) -> None:

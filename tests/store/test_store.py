@@ -11,9 +11,14 @@ from pathlib import Path
 import pytest
 
 import loopkit
-from loopkit.errors import NotFound, StoreUnusable
+from loopkit._ids import Clock
+from loopkit.config import Limits
+from loopkit.errors import InvalidInput, NotFound, StoreUnusable
+from loopkit.store.database import bytes_in_use
+from loopkit.store.room import Pruned
+from loopkit.store.schema import MIGRATIONS, migrate
 from loopkit.store.sqlite import FILE, Store
-from loopkit.testing import MemorySink
+from loopkit.testing import MemorySink, recording
 from loopkit.types import Span
 from loopkit.wire.encode import encode_request, encode_resource, encode_span
 
@@ -160,3 +165,83 @@ def test_a_batch_that_cant_be_read_stands_in_nobodys_way(store: Store) -> None:
     assert [span.name for span in store.spans()] == ["call 1"]
     with sqlite3.connect(store.path) as connection:
         assert connection.execute("SELECT data FROM aside").fetchall() == [(b"these bytes are no spans",)]
+
+
+class Hand(Clock):
+    """A clock that is set."""
+
+    at = 1_767_225_600_000_000_000
+
+    def now(self) -> int:
+        return self.at
+
+    def goes_on(self, days: float) -> None:
+        self.at += int(days * 86_400e9)
+
+
+def test_old_spans_go_and_what_was_said_of_them_stays() -> None:
+    clock = Hand()
+    with recording(store=True, clock=clock, limits=Limits(store_days=30)):
+        with loopkit.span("old", input="early") as old:
+            loopkit.feedback(old, "good", True)
+        store = loopkit.open_store()
+        assert [span.name for span in store.spans()] == ["old"]
+        clock.goes_on(29.9)
+        with loopkit.span("new"):
+            pass
+        assert [span.name for span in store.spans()] == ["old", "new"]
+        clock.goes_on(0.2)
+        with loopkit.span("newer"):
+            pass
+        loopkit.flush()
+        assert [span.name for span in store.spans()] == ["new", "newer"]
+        assert [event.name for event in store.feedback()] == ["good"]
+
+
+def test_a_service_that_nobody_reads_keeps_its_store_within_its_bounds(tmp_path: Path) -> None:
+    most = 3_000_000
+    with recording(store=True, limits=Limits(store_bytes=most, append_delay=0.01)):
+        for number in range(300):
+            with loopkit.span(f"call {number}", input="x" * 20_000):
+                pass
+            if number % 10 == 0:
+                loopkit.flush()
+        with loopkit.span("last"):
+            pass
+        loopkit.flush()
+        store = loopkit.open_store()
+        with store.reading() as connection:
+            assert most / 2 < bytes_in_use(connection) < most + 1_500_000  # it looks after every MiB
+        names = [span.name for span in store.spans()]
+        assert names[-1] == "last"
+        assert "call 0" not in names
+
+
+def test_pruning_by_hand_makes_the_file_smaller(tmp_path: Path) -> None:
+    clock = Hand()
+    store = Store(tmp_path / "store", clock=clock)
+    for number in range(2_000):
+        store.append(batch(number + 1), [])
+    assert len(store.spans()) == 2_000
+    clock.goes_on(1)
+    store.append(batch(3_000), [])
+    before = store.path.stat().st_size
+    gone = store.prune(days=0.5)
+    assert gone == Pruned(spans=2_000)
+    assert [span.name for span in store.spans()] == ["call 3000"]
+    assert store.path.stat().st_size < before / 2
+    assert store.prune(bytes=0).spans == 1
+    with pytest.raises(InvalidInput, match="prune's days is -1"):
+        store.prune(days=-1)
+
+
+def test_a_store_of_an_older_version_is_taken_over_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    with sqlite3.connect(tmp_path / "store" / FILE) as connection:
+        migrate(connection, "old", MIGRATIONS[:3])
+        connection.execute("INSERT INTO batch (data) VALUES (?)", (batch(1),))
+    connection.close()
+    store = Store(tmp_path / "store")
+    assert [span.name for span in store.spans()] == ["call 1"]
+    assert store.prune() == Pruned()
+    assert len(store.spans()) == 1

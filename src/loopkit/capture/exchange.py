@@ -8,7 +8,7 @@ from typing import Any
 
 from loopkit.capture.dialects._content import objects
 from loopkit.capture.dialects._protocol import Dialect
-from loopkit.capture.snapshot import CUT_WHOLE, LIMIT, TRUNCATED, snapshot
+from loopkit.capture.snapshot import CUT_WHOLE, TRUNCATED, fits, snapshot
 
 
 class Exchange:
@@ -41,18 +41,18 @@ class Exchange:
             text = response.model_dump_json(exclude_unset=True, warnings=False, exclude=leave_out)
         except Exception:  # noqa: BLE001  # half a surrogate pair, say, which JSON can hold and UTF-8 can't
             text = self._text(without(response.model_dump(warnings=False), leave_out or {}))
-        self.response = text if len(text) <= LIMIT else self._text(json.loads(text))
+        self.response = text if fits(text) else self._text(json.loads(text))
         self.response_id = _text(getattr(response, self.dialect.id_field, None))
 
     def answer_with(self, response: Mapping[str, Any], text: str | None = None) -> None:
         """The response as plain data, and its JSON text where there is one."""
-        if text is None or self.bare or len(text) > LIMIT:
+        if text is None or self.bare or not fits(text):
             text = self._text(without(response, self.dialect.words) if self.bare else response)
         self.response, self.response_id = text, _text(response.get(self.dialect.id_field))
 
     def _text(self, body: Mapping[str, Any]) -> str:
         """As JSON. What is too large even with its texts cut keeps what isn't words: its facts."""
-        text = snapshot(body)
+        text = snapshot(body, with_bytes=True)
         if not text.startswith(CUT_WHOLE):
             return text
         size = json.loads(text)[TRUNCATED]

@@ -21,7 +21,7 @@ from loopkit.capture.exchange import Exchange
 from loopkit.capture.live import LiveSpan, StatusError
 from loopkit.capture.redact import known_name, redact_value, redacted, redactor
 from loopkit.capture.sampling import reason_to_keep
-from loopkit.capture.snapshot import CUT_WHOLE, LIMIT, TRUNCATED, snapshot
+from loopkit.capture.snapshot import CUT_WHOLE, LIMIT, TRUNCATED, bounded, snapshot
 from loopkit.config import Settings
 from loopkit.detect.patterns import may_hold
 from loopkit.detect.patterns import redact as redact_patterns
@@ -44,6 +44,7 @@ from loopkit.wire.encode import (
     encode_time_to_first_token,
     encode_values,
 )
+from loopkit.wire.media import lifted
 from loopkit.wire.names import (
     INPUT_MESSAGES,
     OI_INPUT,
@@ -62,6 +63,10 @@ _LONG = LIMIT // 40
 """What was cut is longer than this."""
 OURS = 48
 """Attributes that a span without any of the application's own may have, at most."""
+_LIGHT = 1024
+"""Characters: what is shorter has no media worth a place of its own."""
+Media = dict[str, bytes | None]
+"""Of one span, by their hashes; None for what is too large to be kept."""
 _WORDS = ("value", "correction", "comment", "reason", "metadata")
 
 
@@ -73,6 +78,7 @@ class Finisher:
         self._redact = redactor(settings)
         self._sampling = settings.sampling
         self._own_attributes = max(settings.limits.attributes - OURS, 0)
+        self._media_bytes = 0 if settings.store is None else settings.limits.media_bytes
         self.redacted = 0
         """Texts in which something was redacted: a span has up to two, a model call two more."""
         self.without_content = 0
@@ -94,12 +100,14 @@ class Finisher:
     def read(self, span: Span) -> EncodedSpan:
         """A span that another instrumentation made, redacted. The application's own OpenTelemetry has it already."""
         ids = {name: getattr(span, name) for name in ("trace_id", "span_id", "parent_id")}
+        media: Media = {}
         bare = replace(span, input=None, output=None, model_call=_bare(span.model_call), error=None)
         if not self._keep:
             made = replace(bare, content_status="off")
         else:
             try:
-                made = replace(from_json(Span, redacted(to_json(span), self._redact)), **ids)
+                text = self._lighter(to_json(span), media) or ""
+                made = replace(from_json(Span, redacted(text, self._redact)), **ids)
             except Exception as error:  # noqa: BLE001  # a redactor may raise anything; its span loses its content
                 _host.warn_once("redaction", f"a span's content was dropped, since it could not be redacted: {error!r}")
                 made = replace(bare, name=span.kind, content_status="failed", attributes={}, metadata={}, tags=())
@@ -108,8 +116,9 @@ class Finisher:
         encoded = encode_span(replace(made, attributes=rest))
         more = encode_own(said) if made.content_status == "kept" else b""
         return EncodedSpan(
-            encoded.core, encoded.facts, encoded.content + more, encoded.local + more, sampled=False, crowded=True
-        )
+            encoded.core, encoded.facts, encoded.content + more, encoded.local + more, sampled=False, crowded=True,
+            media=_kept(media) if made.content_status == "kept" else {},
+        )  # fmt: skip
 
     def keys(self, live: LiveSpan) -> set[str]:
         """What feedback on the span may name, redacted as it is in the span itself."""
@@ -140,14 +149,16 @@ class Finisher:
             error_type = _error_type(live.error)
             if live.status == "error" and keep:
                 said = self._redact(_error_text(live.error))
-        texts = self._cleaned(live.input, live.output) if keep else (None, None)
-        told = None if live.exchange is None else self._told(live.exchange)
+        media: Media = {}
+        texts = self._cleaned(live.input, live.output, media) if keep else (None, None)
+        told = None if live.exchange is None else self._told(live.exchange, media)
         if live.tail_probability != 1.0 and live.kept_for is None and self._is_large(told):
             live.kept_for = "tokens"
         is_told = not self._keep or live.content == "off"
         status: str = "off" if is_told else "shed" if live.bare else live.content or "kept"
         self.without_content += status == "shed"
-        if keep and (_was_cut(texts) or (told is not None and _was_cut((told.request, told.response)))):
+        said_all = texts if told is None else (*texts, told.request, told.response)
+        if keep and (None in media.values() or _was_cut(said_all)):
             status = status if status == "local" else "truncated"
         values = encode_error(said) + encode_values(*texts)
         own: dict[str, Any] = {}
@@ -165,18 +176,23 @@ class Finisher:
             own=own,
             call=told.call if own and told is not None else None,
         )
-        crowded = len(own) > self._own_attributes
-        sampled = live.sampled and not live.is_known_to_host
+        encoded = partial(
+            EncodedSpan,
+            core,
+            sampled=live.sampled and not live.is_known_to_host,
+            crowded=len(own) > self._own_attributes,
+            media=_kept(media) if keep else {},
+        )
         if told is None:
             away: Piece = b"" if live.content == "local" else values + _particulars(live, texts)
-            return EncodedSpan(core, b"", away, values, sampled=sampled, crowded=crowded)
+            return encoded(b"", away, values)
         known: Piece = b"" if own else told.facts
         if not keep:
             local = known if isinstance(known, bytes) else known()
-            return EncodedSpan(core, known, b"", local, sampled=sampled, crowded=crowded)
+            return encoded(known, b"", local)
         local = values + told.native(known=bool(own))
         away = b"" if live.content == "local" else partial(told.content, values)
-        return EncodedSpan(core, known, away, local, sampled=sampled, crowded=crowded)
+        return encoded(known, away, local)
 
     def _without_content(self, live: LiveSpan) -> EncodedSpan:
         self.without_content += 1
@@ -208,11 +224,20 @@ class Finisher:
         usage = told.call.usage
         return (usage.input_tokens or 0) + (usage.output_tokens or 0) >= self._sampling.tokens
 
-    def _told(self, exchange: Exchange) -> _Told:
-        return _Told(exchange, *self._cleaned(exchange.request, exchange.response))
+    def _told(self, exchange: Exchange, media: Media) -> _Told:
+        return _Told(exchange, *self._cleaned(exchange.request, exchange.response, media))
 
-    def _cleaned(self, first: str | None, second: str | None) -> tuple[str | None, str | None]:
+    def _lighter(self, text: str | None, media: Media) -> str | None:
+        """A text whose media are where they are kept by themselves, and that is within the limit then."""
+        if text is None or len(text) < _LIGHT:
+            return text
+        lighter, found = lifted(text, self._media_bytes)
+        media.update(found)
+        return bounded(lighter)
+
+    def _cleaned(self, first: str | None, second: str | None, media: Media) -> tuple[str | None, str | None]:
         """Two texts redacted. The prefilter is asked once for both, which costs half."""
+        first, second = self._lighter(first, media), self._lighter(second, media)
         if self._redact is redact_patterns and not may_hold(f"{first or ''} {second or ''}"):
             return first, second
         cleaned = tuple(None if text is None else redacted(text, self._redact) for text in (first, second))
@@ -226,7 +251,7 @@ class Finisher:
         return Surroundings(around.user_id, around.session_id, tuple(map(self._redact, around.tags)), metadata)
 
 
-def revived(core: bytes, local: bytes, *, sampled: bool, whole: bool) -> EncodedSpan:
+def revived(core: bytes, local: bytes, *, sampled: bool, whole: bool, media: Mapping[str, bytes]) -> EncodedSpan:
     """A span as it was before it was kept as the local store keeps it; `whole` where its facts are in the core."""
 
     @functools.cache  # facts and content are asked for one after the other
@@ -244,7 +269,7 @@ def revived(core: bytes, local: bytes, *, sampled: bool, whole: bool) -> Encoded
         own = {name: value for name, value in found.attributes.items() if is_content(name)}
         return encode_span(replace(found, attributes={})).content + encode_own(own)
 
-    return EncodedSpan(core, b"" if whole else known, content, local, sampled=sampled, crowded=True)
+    return EncodedSpan(core, b"" if whole else known, content, local, sampled=sampled, crowded=True, media=media)
 
 
 def _own_content(own: dict[str, Any], texts: tuple[str | None, str | None], has_call: bool, *, keep: bool) -> bytes:
@@ -257,6 +282,10 @@ def _own_content(own: dict[str, Any], texts: tuple[str | None, str | None], has_
         ours |= _MESSAGES
     said = {name: own.pop(name) for name in [name for name in own if is_content(name)]}
     return encode_own({name: value for name, value in said.items() if name not in ours}) if keep else b""
+
+
+def _kept(media: Media) -> Mapping[str, bytes]:
+    return {name: data for name, data in media.items() if data is not None}
 
 
 def _bare(call: ModelCall | None) -> ModelCall | None:
@@ -311,7 +340,7 @@ def _particulars(live: LiveSpan, texts: tuple[str | None, str | None]) -> bytes:
     return encode_particulars(live.kind, *(None if text is None else json.loads(text) for text in texts))
 
 
-def _was_cut(texts: tuple[str | None, str | None]) -> bool:
+def _was_cut(texts: tuple[str | None, ...]) -> bool:
     for text in texts:
         if text is not None and (text.startswith(CUT_WHOLE) or (len(text) > _LONG and TRUNCATED in text)):
             return True

@@ -6,6 +6,7 @@ its type's name.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import enum
 import json
@@ -13,9 +14,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from loopkit._json import compact_encoder
+from loopkit.wire.media import may_hold_media
 
 LIMIT = 1_000_000
-"""Characters of JSON kept for one input or output; beyond it the text is cut and marked."""
+"""Characters of JSON kept for one input or output, media aside; beyond it the text is cut and marked."""
+_MOST = 32_000_000
+"""Characters with their media, which are taken out by the worker."""
 
 TRUNCATED = "loopkit_truncated"
 CUT_WHOLE = '{"' + TRUNCATED
@@ -37,12 +41,28 @@ _AS_TEXT = frozenset(
 """Whose own text says all. By name: importing all of these would take longer than the rest of `init()`."""
 
 
-def snapshot(value: Any) -> str:
-    """The JSON text of `value`. What is over the limit keeps its shape, with its long texts cut and marked."""
+def snapshot(value: Any, *, with_bytes: bool = False) -> str:
+    """The JSON text of `value`. What is over the limit keeps its shape, with its long texts cut and marked.
+
+    Not where it has media: they are the worker's to take out, and to cut what is left. Bytes are only counted, unless
+    asked for: then they are base64.
+    """
+    encode = _encode_bytes if with_bytes else _encode
     try:
-        text = _encode(value)
+        text = encode(value)
     except Exception:  # noqa: BLE001  # circular, odd keys, too deep, changed meanwhile; a model_dump may raise anything
         text = _without_what_fails(value)
+    return text if fits(text) else bounded(text)
+
+
+def fits(text: str) -> bool:
+    """Whether a JSON text need not be cut, or not yet."""
+    size = len(text)
+    return size <= LIMIT or (size <= _MOST and may_hold_media(text))
+
+
+def bounded(text: str) -> str:
+    """The JSON text within the limit."""
     size = len(text)
     if size > LIMIT:
         text = _encode(_cut(json.loads(text), LIMIT // 20))
@@ -127,7 +147,16 @@ def _key(key: Any) -> str:
     return str(given) if is_plain else f"<{type(given).__qualname__}>"
 
 
+def _with_bytes(value: Any) -> Any:
+    """`plain`, but for bytes."""
+    given: Any = value  # isinstance makes `value` a view of unknown types; this stays Any
+    if isinstance(value, (bytes, bytearray, memoryview)) and len(given) <= _MOST // 2:
+        return base64.b64encode(given).decode()
+    return plain(given)
+
+
 _encode = compact_encoder(plain)
+_encode_bytes = compact_encoder(_with_bytes)
 
 
 def _without_cycles(value: Any, depth: int) -> Any:

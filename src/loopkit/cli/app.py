@@ -15,6 +15,7 @@ from loopkit._version import __version__
 from loopkit.cli import screen
 from loopkit.cli.application import Application
 from loopkit.cli.diagnosis import diagnose
+from loopkit.config import STORE_BYTES, STORE_DAYS
 from loopkit.datasets.dataset import Dataset
 from loopkit.deploy.registry import Registry
 from loopkit.deploy.rollout import Rollout
@@ -364,6 +365,30 @@ def store_stats() -> None:
     """How much there is of what."""
     store = open_store()
     out.print(screen.stats(store))
+
+
+@store_app.command("prune")
+def store_prune(
+    days: Annotated[float, typer.Option(help="Spans that arrived longer ago go.")] = STORE_DAYS,
+    size: Annotated[int, typer.Option("--bytes", help="The oldest of what is more go.")] = STORE_BYTES,
+) -> None:
+    """Remove old spans with their pictures; feedback, datasets and variants stay."""
+    gone = open_store().prune(days=days, bytes=size)
+    out.print(f"{gone.spans} spans and {gone.batches} unread batches went")
+
+
+@store_app.command("media")
+def store_media(
+    reference: Annotated[str, typer.Argument(help="As a message's part has it: ni:///sha-256;…")],
+    to: Annotated[Path, typer.Option("--out", help="The file to write.")],
+) -> None:
+    """Write a picture, sound or file that a call showed into a file."""
+    data = open_store().media(reference)
+    try:
+        to.write_bytes(data)
+    except OSError as error:
+        raise InvalidInput(f"{to} can't be written: {error.strerror}") from error
+    out.print(f"wrote {to}")
 
 
 @spool_app.command("list")

@@ -75,7 +75,7 @@ def _pipeline(made: Settings, destinations: list[Destination]) -> list[Finding]:
         resource = partial(encode_resource, {"service.name": trial.service})
         sending = [OtlpSink(destination, trial, resource, __version__) for destination in destinations]
         store = Store(home)
-        sinks: tuple[Sink, ...] = (StoreSink(store, resource, __version__), *sending)
+        sinks: tuple[Sink, ...] = (StoreSink(store, resource, __version__, trial.limits, Clock()), *sending)
         recorder = Recorder(trial, sinks, Clock(), Ids(), Tail(lambda: None, resource))
         try:
             live = recorder.start("loopkit doctor", "task")

@@ -21,7 +21,7 @@ from loopkit._json import utf8
 from loopkit.capture.finish import revived
 from loopkit.capture.sampling import Held
 from loopkit.config import Sampling
-from loopkit.store.database import Database
+from loopkit.store.database import Database, bytes_in_use
 from loopkit.wire.decode import decode_span
 from loopkit.wire.encode import EncodedSpan
 
@@ -51,9 +51,16 @@ _MIGRATIONS = (
     CREATE INDEX bears_by_seq ON bears (seq);
     CREATE TABLE asked (key TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    """
+    DELETE FROM held;
+    DELETE FROM bears;
+    """,
 )
-"""How long a trace waits is said by the process that holds it: others have other settings."""
-_RECORD = struct.Struct("<??II")
+"""How long a trace waits is said by the process that holds it: others have other settings. What waited when its form
+changed is given up.
+"""
+_RECORD = struct.Struct("<??IIH")
+_MEDIUM = struct.Struct("<43sI")
 
 
 class Ring(Database):
@@ -135,7 +142,7 @@ class Ring(Database):
         _delete(connection, "until < ?", (now,))
         connection.execute("DELETE FROM asked WHERE until < ?", (now,))
         dropped = 0
-        while (size := _size(connection)) > self._bytes:
+        while (size := bytes_in_use(connection)) > self._bytes:
             (rows,) = connection.execute("SELECT count(*) FROM held").fetchone()
             if not rows:
                 break
@@ -180,14 +187,6 @@ def forget(home: Path, user: str, traces: Collection[str] = ()) -> Released:
     return Released(theirs, before - after)
 
 
-def _size(connection: sqlite3.Connection) -> int:
-    """Bytes of the pages in use: known without looking at the rows."""
-    (pages,), (free,), (page,) = (
-        connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "page_size")
-    )
-    return int((pages - free) * page)
-
-
 def _delete(connection: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> None:
     """What is held and fits, with what it bears."""
     connection.execute(f"DELETE FROM bears WHERE seq IN (SELECT seq FROM held WHERE {where})", values)
@@ -198,7 +197,10 @@ def _packed(spans: Iterable[EncodedSpan]) -> bytes:
     """As the local store keeps them: what others would read besides can be made of that."""
     parts: list[bytes] = []
     for span in spans:
-        parts += (_RECORD.pack(span.sampled, span.whole, len(span.core), len(span.local)), span.core, span.local)
+        sizes = len(span.core), len(span.local), len(span.media)
+        parts += (_RECORD.pack(span.sampled, span.whole, *sizes), span.core, span.local)
+        for name, data in span.media.items():
+            parts += (_MEDIUM.pack(name.encode(), len(data)), data)
     return b"".join(parts)
 
 
@@ -206,9 +208,14 @@ def _unpacked(data: bytes) -> tuple[EncodedSpan, ...]:
     spans: list[EncodedSpan] = []
     at = 0
     while at < len(data):
-        sampled, whole, core, local = _RECORD.unpack_from(data, at)
+        sampled, whole, core, local, count = _RECORD.unpack_from(data, at)
         start = at + _RECORD.size
         at = start + core + local
         pieces = data[start : start + core], data[start + core : at]
-        spans.append(revived(*pieces, sampled=sampled, whole=whole))
+        media: dict[str, bytes] = {}
+        for _ in range(count):
+            name, size = _MEDIUM.unpack_from(data, at)
+            at += _MEDIUM.size + size
+            media[name.decode()] = data[at - size : at]
+        spans.append(revived(*pieces, sampled=sampled, whole=whole, media=media))
     return tuple(spans)

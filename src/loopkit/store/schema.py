@@ -1,8 +1,9 @@
 """The tables, and how an older store becomes a newer one.
 
 Writers append whole encoded batches; `span`, `tag` and `body` are made from them by whoever reads first. Bodies
-lie apart from the rows, so that going over many rows doesn't read what was said in them. A batch that can't be read is
-put `aside`, with the reason, so that it stands in nobody's way.
+lie apart from the rows, so that going over many rows doesn't read what was said in them, and a picture lies once for
+all that show it: spans, datasets, batches before they are rows. A batch that can't be read is put `aside`, with the
+reason, so that it stands in nobody's way.
 """
 
 from __future__ import annotations
@@ -43,6 +44,16 @@ MIGRATIONS = (
     """,
     """
     ALTER TABLE span ADD COLUMN kept_for TEXT;
+    """,
+    """
+    ALTER TABLE batch ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
+    UPDATE batch SET at = CAST(strftime('%s', 'now') AS INTEGER) * 1000000000;
+    ALTER TABLE span ADD COLUMN arrived_at INTEGER NOT NULL DEFAULT 0;
+    UPDATE span SET arrived_at = CAST(strftime('%s', 'now') AS INTEGER) * 1000000000;
+    CREATE INDEX span_by_arrival ON span (arrived_at);
+    CREATE TABLE medium (hash TEXT PRIMARY KEY, data BLOB NOT NULL);
+    CREATE TABLE shows (hash TEXT NOT NULL, bearer TEXT NOT NULL, PRIMARY KEY (bearer, hash)) WITHOUT ROWID;
+    CREATE INDEX shows_by_hash ON shows (hash);
     """,
 )
 """One script a version; the store's version is how many of them it has seen."""

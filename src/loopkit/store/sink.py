@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from loopkit._ids import Clock
 from loopkit.capture.sinks import Batch
+from loopkit.config import Limits
 from loopkit.store.sqlite import Store
 from loopkit.wire.encode import encode_request
+
+_LOOK_BYTES = 1 << 20
+_LOOK_NANOSECONDS = 60 * 10**9
+"""How much may be written, or how long it may be, until room is looked for."""
 
 
 class StoreSink:
@@ -14,8 +20,12 @@ class StoreSink:
 
     durable = True
 
-    def __init__(self, store: Store, resource: Callable[[], bytes], version: str) -> None:
+    def __init__(self, store: Store, resource: Callable[[], bytes], version: str, limits: Limits, clock: Clock) -> None:
         self.store = store
+        self._limits = limits
+        self._clock = clock
+        self._look_at = 0
+        self._written = 0
         self._resource = resource
         self._encoded_resource = resource()
         self._version = version
@@ -23,10 +33,24 @@ class StoreSink:
     def accept(self, batch: Batch) -> None:
         """See `Sink.accept`."""
         data = None
+        media: dict[str, bytes] = {}
         if batch.spans:
             spans = [span.stored() for span in batch.spans]
             data = encode_request(batch.resource or self._encoded_resource, "loopkit", self._version, spans)
-        self.store.append(data, batch.feedback)
+            for span in batch.spans:
+                media.update(span.media)
+        self.store.append(data, batch.feedback, media)
+        self._written += len(data or b"") + sum(map(len, media.values()))
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """A portion at a time, so that nothing waits long for it; again with the next batch while there is more."""
+        now = self._clock.now()
+        if self._written < _LOOK_BYTES and now < self._look_at:
+            return
+        limits = self._limits
+        if not self.store.make_room(days=limits.store_days, bytes=limits.store_bytes):
+            self._look_at, self._written = now + _LOOK_NANOSECONDS, 0
 
     def sync(self) -> None:
         """See `Sink.sync`."""

@@ -9,26 +9,29 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from loopkit import _host
-from loopkit._ids import is_span_id
+from loopkit._ids import Clock, is_span_id
 from loopkit._json import canonical, from_json, to_json, utf8
 from loopkit.capture.dialects.known import with_facts, with_messages
 from loopkit.capture.sampling import keys_of
-from loopkit.errors import NotFound
+from loopkit.config import STORE_BYTES, STORE_DAYS
+from loopkit.errors import InvalidInput, NotFound
+from loopkit.store import room
 from loopkit.store.database import Database, begun
 from loopkit.store.schema import MIGRATIONS
 from loopkit.types import Feedback, Span
 from loopkit.wire.decode import decode_request, decode_span
+from loopkit.wire.media import named_in
 
 FILE = "loopkit.db"
 _KEPT = "kept:"
 _ANNOTATION = "annotation"
+_DAY = 86_400 * 10**9
 _PORTION = 64
 """Batches turned into rows in one transaction."""
 
@@ -36,18 +39,30 @@ _PORTION = 64
 class Store(Database):
     """A directory with the store in it. Safe to use from several threads and processes."""
 
-    def __init__(self, directory: str | os.PathLike[str], *, before_read: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        before_read: Callable[[], object] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.directory = Path(directory).absolute()
         self._before_read = before_read
+        self._clock = clock or Clock()
         super().__init__(self.directory / FILE, MIGRATIONS)
 
     # Writing
 
-    def append(self, data: bytes | None, feedback: Iterable[Feedback]) -> None:
-        """Keep an encoded batch of spans and some feedback, in one transaction."""
+    def append(
+        self, data: bytes | None, feedback: Iterable[Feedback], media: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Keep an encoded batch of spans, its media by their hashes, and some feedback, in one transaction."""
         with self.transaction() as connection:
             if data is not None:
-                connection.execute("INSERT INTO batch (data) VALUES (?)", (data,))
+                values = (data, self._clock.now())
+                seq = connection.execute("INSERT INTO batch (data, at) VALUES (?, ?)", values).lastrowid or 0
+                connection.executemany("INSERT OR IGNORE INTO medium VALUES (?, ?)", (media or {}).items())
+                room.show(connection, room.batch_bearer(seq), media or ())
             connection.executemany(
                 "INSERT OR IGNORE INTO feedback (id, target, name, at, arrived_at, body) VALUES (?, ?, ?, ?, ?, ?)",
                 [(utf8(e.id), utf8(e.target), utf8(e.name), e.at, e.arrived_at, to_json(e)) for e in feedback],
@@ -70,10 +85,7 @@ class Store(Database):
     def put(self, kind: str, id: str, body: Any, *, task: str | None = None) -> None:
         """Append a document: a dataset, a variant, an experiment, a step of a rollout. Nothing is overwritten."""
         with self.transaction() as connection:
-            connection.execute(
-                "INSERT INTO document (kind, id, task, at, body) VALUES (?, ?, ?, ?, ?)",
-                (kind, id, task, time.time_ns(), canonical(body)),
-            )
+            self._put(connection, kind, id, task, body)
 
     def put_numbered(self, kind: str, task: str, make: Callable[[list[Any]], tuple[str, Any] | None]) -> None:
         """Append a document that depends on those of its kind and task, with no other writer in between.
@@ -84,10 +96,32 @@ class Store(Database):
         with self.transaction() as connection:
             made = make([json.loads(body) for (body,) in connection.execute(query, (kind, task))])
             if made is not None:
-                connection.execute(
-                    "INSERT INTO document (kind, id, task, at, body) VALUES (?, ?, ?, ?, ?)",
-                    (kind, made[0], task, time.time_ns(), canonical(made[1])),
-                )
+                self._put(connection, kind, made[0], task, made[1])
+
+    def make_room(self, *, days: float, bytes: int) -> room.Pruned:
+        """Remove a portion of what is older than so many days or more than so many bytes; nothing where nothing is."""
+        before = self._clock.now() - int(days * _DAY)
+        with self.reading() as connection:
+            if not room.is_due(connection, before, bytes):
+                return room.Pruned()
+            with begun(connection):
+                return room.prune(connection, before, bytes)
+
+    def prune(self, *, days: float = STORE_DAYS, bytes: int = STORE_BYTES) -> room.Pruned:
+        """Remove the spans that arrived more than `days` ago, and the oldest of those that are more than `bytes`.
+
+        Media go with the last span that shows them; feedback, datasets and variants stay. The file gets smaller too.
+        """
+        for name, value in (("days", days), ("bytes", bytes)):
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+                raise InvalidInput(f"prune's {name} is {value!r}: give a number, 0 or more")
+        gone = room.Pruned()
+        while portion := self.make_room(days=days, bytes=int(bytes)):
+            gone += portion
+        with self.reading() as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return gone
 
     # Reading
 
@@ -224,6 +258,18 @@ class Store(Database):
         found: str = rows[0][0] if rows else target
         return found
 
+    def media(self, reference: str) -> bytes:
+        """The picture, sound or file that a part of a message refers to (`part.uri`, such as `ni:///sha-256;…`).
+
+        Raises `NotFound` where it isn't kept.
+        """
+        named = next(iter(named_in(reference)), "") if isinstance(reference, str) else ""
+        rows = self._read("SELECT data FROM medium WHERE hash = ?", (named,))
+        if not rows:
+            raise NotFound(f"{reference!r} is not in {self.path}: it was too large to be kept, or has been removed")
+        data: bytes = rows[0][0]
+        return data
+
     def documents(self, kind: str, *, task: str | None = None, id: str | None = None) -> list[Any]:
         """The bodies of such documents, oldest first."""
         rows = self._read(
@@ -261,10 +307,7 @@ class Store(Database):
         span = self.span(id)
         said = {"tags": list(tags), "metadata": dict(metadata or {}), "replace": replace}
         with self.transaction() as connection:
-            connection.execute(
-                "INSERT INTO document (kind, id, task, at, body) VALUES (?, ?, ?, ?, ?)",
-                (_ANNOTATION, span.id, span.task, time.time_ns(), canonical(said)),
-            )
+            self._put(connection, _ANNOTATION, span.id, span.task, said)
             if replace:
                 connection.execute("DELETE FROM tag WHERE span_id = ?", (span.id,))
             connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", [(utf8(tag), span.id) for tag in tags])
@@ -289,10 +332,7 @@ class Store(Database):
         gone = 0
         with self.transaction() as connection:
             connection.execute("PRAGMA secure_delete = ON")
-            of_spans = f"span_id IN (SELECT id FROM span WHERE {below})"
-            for table in ("tag", "body"):
-                connection.execute(f"DELETE FROM {table} WHERE {of_spans}", ids)
-            connection.execute(f"DELETE FROM span WHERE {below}", ids)
+            room.remove_spans(connection, spans)
             listed = (canonical(events),)
             connection.execute("DELETE FROM feedback WHERE id IN (SELECT value FROM json_each(?))", listed)
             annotated = (_ANNOTATION, canonical(sorted(spans)))
@@ -309,12 +349,23 @@ class Store(Database):
                     labels = {name: n for name, n in report.get("labels", {}).items() if name in said}
                     text = canonical({**made, "examples": kept, "report": {**report, "labels": labels}})
                     connection.execute("UPDATE document SET body = ? WHERE seq = ?", (text, seq))
+                    bearer = _document_bearer("dataset", made["id"])
+                    room.hide(connection, [bearer])
+                    room.show(connection, bearer, named_in(text))
             connection.execute("DELETE FROM aside WHERE instr(data, ?)", (user.encode("utf-8", "replace"),))
         with self.reading() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return theirs, len(spans), len(events), gone
 
     # Inside
+
+    def _put(self, connection: sqlite3.Connection, kind: str, id: str, task: str | None, body: Any) -> None:
+        text = canonical(body)
+        connection.execute(
+            "INSERT INTO document (kind, id, task, at, body) VALUES (?, ?, ?, ?, ?)",
+            (kind, id, task, self._clock.now(), text),
+        )
+        room.show(connection, _document_bearer(kind, id), named_in(text))
 
     def _annotated(self, spans: list[Span]) -> list[Span]:
         """With the tags and metadata that they were given afterwards."""
@@ -342,12 +393,12 @@ class Store(Database):
         """Turn waiting batches into rows, a portion a transaction."""
         while connection.execute("SELECT 1 FROM batch LIMIT 1").fetchone():
             with begun(connection):
-                batches = connection.execute("SELECT seq, data FROM batch ORDER BY seq LIMIT ?", (_PORTION,)).fetchall()
-                for seq, data in batches:
+                oldest = "SELECT seq, data, at FROM batch ORDER BY seq LIMIT ?"
+                for seq, data, at in connection.execute(oldest, (_PORTION,)).fetchall():
                     connection.execute("SAVEPOINT one")
                     try:
                         for span, body in decode_request(data):
-                            _insert(connection, with_facts(span), body)
+                            _insert(connection, with_facts(span), body, at)
                     except (sqlite3.OperationalError, MemoryError):  # not of these bytes' making: it may pass
                         raise
                     except Exception as error:  # noqa: BLE001  # whatever is in these bytes, the others can be read
@@ -356,21 +407,28 @@ class Store(Database):
                         connection.execute("INSERT INTO aside (data, reason) VALUES (?, ?)", (data, repr(error)))
                     connection.execute("RELEASE one")
                     connection.execute("DELETE FROM batch WHERE seq = ?", (seq,))
+                    room.hide(connection, [room.batch_bearer(seq)])
 
 
-def _insert(connection: sqlite3.Connection, span: Span, body: bytes) -> None:
+def _document_bearer(kind: str, id: str) -> str:
+    return f"{kind}:{id}"
+
+
+def _insert(connection: sqlite3.Connection, span: Span, body: bytes, at: int) -> None:
     """One span's rows. A span that is there already came twice, and the first one stays."""
     call = span.model_call
     done = connection.execute(
-        "INSERT OR IGNORE INTO span VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO span VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             span.id, span.trace_id, span.parent_id, span.name, span.kind, span.task, span.variant, span.status,
             span.started_at, span.ended_at, span.user_id, span.session_id,
             call and call.response_id, call and (call.response_model or call.model), span.service,
-            span.kept_for,
+            span.kept_for, at,
         ),
     )  # fmt: skip
     if done.rowcount == 0:
         return
     connection.execute("INSERT OR REPLACE INTO body VALUES (?, ?)", (span.id, body))
     connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", [(tag, span.id) for tag in span.tags])
+    if shown := named_in(body):
+        room.show(connection, span.id, shown)

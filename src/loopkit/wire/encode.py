@@ -29,13 +29,24 @@ Piece = bytes | Callable[[], bytes]
 """A piece, or how to make it when somebody asks: what is to be read from a provider's response is dear."""
 
 
+_NOTHING: Mapping[str, bytes] = {}
+
+
 class EncodedSpan:
     """One span's bytes, as pieces of one OTLP `Span` message."""
 
-    __slots__ = ("_content", "_facts", "core", "crowded", "local", "sampled")
+    __slots__ = ("_content", "_facts", "core", "crowded", "local", "media", "sampled")
 
     def __init__(
-        self, core: bytes, facts: Piece, content: Piece, local: bytes, *, sampled: bool = True, crowded: bool = False
+        self,
+        core: bytes,
+        facts: Piece,
+        content: Piece,
+        local: bytes,
+        *,
+        sampled: bool = True,
+        crowded: bool = False,
+        media: Mapping[str, bytes] = _NOTHING,
     ) -> None:
         self.core = core
         self._facts = facts
@@ -45,6 +56,8 @@ class EncodedSpan:
         """Whether the application's own OpenTelemetry samples the trace: what its processors get."""
         self.crowded = crowded
         """Whether it may have more attributes than are to be exported."""
+        self.media = media
+        """Pictures and the like that it refers to, by their hashes, for the local store."""
 
     @property
     def whole(self) -> bool:

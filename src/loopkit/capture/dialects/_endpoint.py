@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from loopkit.capture.dialects._content import changed_texts, mapping, objects, sequence
+from loopkit.capture.dialects._content import changed_texts, mapping, sequence
 from loopkit.capture.dialects._protocol import Fold
 from loopkit.types import Kind, Message, ModelCall, Part, Usage
 
@@ -118,20 +118,10 @@ def text_parts(value: Any) -> list[Part]:
 
 
 def data_part(item: Mapping[str, Any], mime_type: str) -> Part:
-    """A picture or sound: where it lies, or that it was there."""
+    """A picture or sound: where it lies, or itself."""
     if item.get("url"):
         return Part(type="uri", uri=item["url"], mime_type=mime_type)
     return Part(type="blob", content=item.get("b64_json"), mime_type=mime_type)
-
-
-def without_blobs(response: Any) -> Any:
-    """Plain data in which long base64 texts are only counted."""
-    plain = as_dict(response)
-    for item in (plain, *objects(plain.get("data"))):
-        text = item.get("b64_json")
-        if isinstance(text, str):
-            item["b64_json"] = {"bytes": len(text) * 3 // 4}  # type: ignore[index]
-    return plain
 
 
 def as_dict(response: Any) -> dict[str, Any]:

@@ -197,12 +197,14 @@ def _block(block: Mapping[str, Any]) -> Part:
         return Part(type="tool_call", id=block.get("id"), name=block.get("name"), arguments=block.get("input"))
     if kind == "tool_result":
         return Part(type="tool_call_response", id=block.get("tool_use_id"), content=block.get("content"))
-    if kind == "image":
-        source = mapping(block.get("source"))
-        mime = source.get("media_type")
-        if source.get("type") == "url":
-            return Part(type="uri", uri=source.get("url"), mime_type=mime or "image/*")
-        return Part(type="blob", content=source.get("data"), mime_type=mime)
+    source = mapping(block.get("source"))
+    if kind in ("image", "document") and source.get("type") in ("base64", "url", "file"):
+        mime = source.get("media_type") or ("image/*" if kind == "image" else "application/*")
+        kinds = {"base64": "blob", "url": "uri", "file": "file"}
+        return Part(
+            type=kinds[source["type"]], content=source.get("data"), uri=source.get("url"), id=source.get("file_id"),
+            name=block.get("title"), mime_type=mime,
+        )  # fmt: skip
     return other_part(block)
 
 

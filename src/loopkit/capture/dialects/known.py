@@ -30,6 +30,7 @@ from loopkit.capture.dialects.openai_endpoints import (
 )
 from loopkit.capture.dialects.openai_responses import Responses
 from loopkit.types import ModelCall, Span, Usage
+from loopkit.wire.media import with_references
 
 CHAT, RESPONSES, MESSAGES = Chat(), Responses(), Messages()
 NEUTRAL = Neutral()
@@ -128,9 +129,9 @@ def _read(call: ModelCall, *, messages: bool) -> ModelCall:
         told: dict[str, Any] = {"input": (), "output": (), "tools": ()}
         if messages:
             with _reading:
-                told["input"] = dialect.asked(asked)
+                told["input"] = with_references(dialect.asked(asked))
             with _reading:
-                told["output"] = dialect.answered(answered)
+                told["output"] = with_references(dialect.answered(answered))
             with _reading:
                 told["tools"] = tool_definitions(asked)
         return replace(

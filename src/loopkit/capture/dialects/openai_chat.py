@@ -5,6 +5,7 @@ Shapes: https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -170,6 +171,7 @@ class _Choice:
         self.finish_reason: str | None = None
         self.logprobs: list[Any] = []
         self.token_ids: list[int] = []
+        self.sound: dict[str, list[str]] = {}
 
     def feed(self, choice: Any) -> None:
         delta = choice.delta
@@ -195,6 +197,9 @@ class _Choice:
         for name in _OTHER_TEXTS:
             if text := fields.get(name):
                 self.texts.setdefault(name, []).append(text)
+        if (sound := fields.get("audio")) is not None:
+            for name, piece in mapping(sound if isinstance(sound, dict) else sound.__dict__).items():
+                self.sound.setdefault(name, []).append(piece)
 
     def _feed_call(self, call: Any) -> None:
         known = self.calls.setdefault(call.index, {"id": None, "type": "function", "name": "", "arguments": ""})
@@ -206,6 +211,8 @@ class _Choice:
     def result(self) -> dict[str, Any]:
         message: dict[str, Any] = {"role": self.role, "content": None}
         message.update({name: "".join(pieces) for name, pieces in self.texts.items()})
+        if self.sound:
+            message["audio"] = _joined(self.sound)
         if self.calls:
             message["tool_calls"] = [
                 {
@@ -221,6 +228,17 @@ class _Choice:
         if self.token_ids:
             result["token_ids"] = self.token_ids
         return result
+
+
+def _joined(sound: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """What was said aloud, of its pieces: each piece of the sound is base64 by itself."""
+    said = {name: [piece for piece in pieces if isinstance(piece, str)] for name, pieces in sound.items()}
+    data = b"".join(map(base64.b64decode, said.get("data", ())))
+    return {
+        "id": next(iter(said.get("id", ())), None),
+        "transcript": "".join(said.get("transcript", ())),
+        "data": base64.b64encode(data).decode(),
+    }
 
 
 def change_text(thing: Any, name: str, parsed: str | None, change: Callable[[str], str]) -> None:
@@ -269,6 +287,10 @@ def _parts(item: Mapping[str, Any]) -> list[Part]:
         parts += [_content_part(piece) for piece in objects(content)]
     if refusal := item.get("refusal"):
         parts.append(Part(type="refusal", content=refusal))
+    if sound := mapping(item.get("audio")):
+        if sound.get("transcript"):
+            parts.append(Part(type="text", content=sound["transcript"]))
+        parts.append(Part(type="blob", content=sound.get("data"), id=sound.get("id"), mime_type="audio/*"))
     for call in objects(item.get("tool_calls")):
         function = mapping(call.get("function"))
         parts.append(
@@ -287,8 +309,25 @@ def _content_part(piece: Mapping[str, Any]) -> Part:
     if kind == "text":
         return Part(type="text", content=piece.get("text"))
     if kind == "image_url":
-        return Part(type="uri", uri=mapping(piece.get("image_url")).get("url"), mime_type="image/*")
+        return Part(type="uri", uri=_place(piece.get("image_url")), mime_type="image/*")
+    if kind == "document_url":
+        return Part(type="uri", uri=_place(piece.get("document_url")), mime_type="application/*")
+    if kind == "input_audio":
+        sound = piece.get("input_audio")  # base64 itself at Mistral's
+        told = mapping(sound)
+        return Part(type="blob", content=told.get("data", sound), mime_type=f"audio/{told.get('format') or '*'}")
+    if kind == "file":
+        file = mapping(piece.get("file"))
+        place = file.get("file_data")
+        return Part(
+            type="uri" if place else "file", uri=place, id=file.get("file_id"), name=file.get("filename"),
+            mime_type="application/*",
+        )  # fmt: skip
     return other_part(piece)
+
+
+def _place(given: Any) -> Any:
+    return given if isinstance(given, str) else mapping(given).get("url")
 
 
 def _parameters(request: Request) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from loopkit.capture.dialects._content import mapping, objects, sequence
-from loopkit.capture.dialects._endpoint import Endpoint, as_dict, data_part, without_blobs
+from loopkit.capture.dialects._endpoint import Endpoint, as_dict, data_part
 from loopkit.capture.dialects.openai_chat import Chat
 from loopkit.types import Kind, Message, ModelCall, Part
 
@@ -150,16 +150,16 @@ class Images(Endpoint):
 
     def kept(self, response: Any) -> Any:
         """See `Dialect.kept`."""
-        return without_blobs(response)
+        return response if hasattr(response, "model_dump_json") else as_dict(response)
 
 
 class Speech(Endpoint):
-    """Text read aloud. Of the sound, its size is kept."""
+    """Text read aloud."""
 
     name = "openai.speech"
     operation = "generate_content"
     asks = ("input",)
-    words: Mapping[str, Any] = {"input": True, "instructions": True}
+    words: Mapping[str, Any] = {"input": True, "instructions": True, "data": True}
     output_type = "speech"
 
     def asked(self, request: Request) -> tuple[Message, ...]:
@@ -169,9 +169,9 @@ class Speech(Endpoint):
 
     def answered(self, response: Mapping[str, Any]) -> tuple[Message, ...]:
         """See `Dialect.answered`."""
-        size = response.get("bytes")
-        part = Part(type="blob", content={"bytes": size}, mime_type=response.get("mime_type"))
-        return () if size is None else (Message(role="assistant", parts=(part,)),)
+        sound = response.get("data")
+        part = Part(type="blob", content=sound, mime_type=response.get("mime_type"))
+        return () if sound is None else (Message(role="assistant", parts=(part,)),)
 
     def kept(self, response: Any) -> Any:
         """See `Dialect.kept`."""
@@ -181,12 +181,11 @@ class Speech(Endpoint):
             return {}
         inner = getattr(response, "response", response)
         is_read = getattr(inner, "is_closed", False)
-        size = len(inner.content) if is_read else None
-        return {"bytes": size, "mime_type": inner.headers.get("content-type")}
+        return {"data": inner.content if is_read else None, "mime_type": inner.headers.get("content-type")}
 
 
 class Transcriptions(Endpoint):
-    """Sound written down, in its own language or in English. Of the sound, its size is kept."""
+    """Sound written down, in its own language or in English."""
 
     name = "openai.transcriptions"
     operation = "generate_content"
@@ -251,7 +250,15 @@ def text_message(role: str, text: Any) -> list[Message]:
 
 
 def _files(value: Any, mime_type: str) -> list[Part]:
-    return [Part(type="blob", content=item, mime_type=mime_type) for item in sequence(value) or [value] if item]
+    """What was uploaded: itself, or a name where the SDK was to read it from somewhere."""
+    parts: list[Part] = []
+    for item in sequence(value) or [value]:
+        told = mapping(item)
+        content, name = told.get("data", item if isinstance(item, str) else None), told.get("name")
+        if content is not None or name is not None:
+            kind = "file" if content is None else "blob"
+            parts.append(Part(type=kind, content=content, name=name, mime_type=mime_type))
+    return parts
 
 
 def _without_vectors(response: Mapping[str, Any]) -> dict[str, Any]:

@@ -167,6 +167,9 @@ def _item(item: Mapping[str, Any]) -> Message:
     if kind == "function_call_output":
         result = Part(type="tool_call_response", id=item.get("call_id"), content=item.get("output"))
         return Message(role="tool", parts=(result,))
+    if kind == "image_generation_call":
+        mime = f"image/{item.get('output_format') or '*'}"
+        return Message(role="assistant", parts=(Part(type="blob", content=item.get("result"), mime_type=mime),))
     if kind == "reasoning":
         texts = [part.get("text", "") for part in objects(item.get("content") or item.get("summary"))]
         return Message(role="assistant", parts=tuple(Part(type="reasoning", content=text) for text in texts))
@@ -186,7 +189,13 @@ def _content_part(piece: Mapping[str, Any]) -> Part:
     if kind == "refusal":
         return Part(type="refusal", content=piece.get("refusal"))
     if kind == "input_image":
-        return Part(type="uri", uri=piece.get("image_url"), mime_type="image/*")
+        return Part(type="uri", uri=piece.get("image_url"), id=piece.get("file_id"), mime_type="image/*")
+    if kind == "input_file":
+        place = piece.get("file_url") or piece.get("file_data")
+        return Part(
+            type="uri" if place else "file", uri=place, id=piece.get("file_id"), name=piece.get("filename"),
+            mime_type="application/*",
+        )  # fmt: skip
     return other_part(piece)
 
 

@@ -8,6 +8,7 @@ class.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -159,7 +160,7 @@ def _path(url: str) -> str:
 
 
 def _files(files: Any) -> dict[str, Any]:
-    """What is uploaded: names and sizes."""
+    """What is uploaded, as far as it is in memory: what the SDK reads from a file is not read here."""
     given: Any = files  # isinstance makes `files` a mapping of unknown types; this stays Any
     found: dict[str, Any] = {}
     for name, file in given.items() if isinstance(files, Mapping) else given:
@@ -172,8 +173,9 @@ def _files(files: Any) -> dict[str, Any]:
 def _file(file: Any) -> dict[str, Any]:
     given: Any = file  # isinstance makes `file` a tuple of unknown types; this stays Any
     name, content = (given[0], given[1]) if isinstance(file, tuple) else (getattr(given, "name", None), given)
-    size = len(content) if isinstance(content, (bytes, bytearray)) else None
-    return {"name": name if isinstance(name, str) else None, "bytes": size}
+    data = content.getvalue() if isinstance(content, io.BytesIO) else content
+    told: dict[str, Any] = {"name": name if isinstance(name, str) else None}
+    return {**told, "data": data} if isinstance(data, (bytes, bytearray)) else told
 
 
 def _arguments(
