@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import loopkit
 from loopkit.config import Sampling
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.testing import MemorySink
+from loopkit.wire.decode import decode_request
 from tests.export.test_delivery import Collector
 
 
@@ -59,8 +62,22 @@ def test_what_is_wrong_is_said(stored: MemorySink) -> None:
         loopkit.annotate(f"{'0' * 32}-{'0' * 16}", tags=["x"])
     with pytest.raises(InvalidInput, match="tags is 'x'"):
         loopkit.annotate(span, tags="x")
+    for wrong in (None, 5, {"a": 1}, [""]):
+        with pytest.raises(InvalidInput, match="tags is"):
+            loopkit.annotate(span, tags=wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="metadata is"):
+        loopkit.annotate(span, metadata=["a"])  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="nothing to say"):
         loopkit.annotate(span)
+
+
+def test_they_are_redacted_and_bounded(stored: MemorySink) -> None:
+    with loopkit.span("answer") as span:
+        pass
+    loopkit.annotate(span, tags=["mail:bob@example.com", "x" * 1000], metadata={"card": "4111 1111 1111 1111"})
+    found = loopkit.open_store().span(span.id)
+    assert found.metadata == {"card": "[CARD]"}
+    assert found.tags == ("mail:[EMAIL]", "x" * 200, "card:[CARD]")
 
 
 def bytes_below(directory: Path) -> bytes:
@@ -146,4 +163,152 @@ def test_nobody_is_forgotten_by_mistake(home: Path) -> None:
     for wrong in ("", "  ", None):
         with pytest.raises(InvalidInput, match="the user is"):
             loopkit.forget(wrong)  # type: ignore[arg-type]
+    with pytest.raises(NotFound, match=r"nothing was recorded in .*home: give the service's home directory"):
+        loopkit.forget("nobody", home=home)
+    loopkit.init("svc")
+    say("ana-1", "ALPHA")
+    loopkit.shutdown()
     assert loopkit.forget("nobody", home=home).traces == ()
+    with pytest.raises(NotFound, match="nothing was recorded in"):
+        loopkit.forget("nobody", store=home / "elsewhere")
+    assert loopkit.forget("\ud800x", home=home).traces == ()
+
+
+def test_another_home_is_not_the_recording_ones(home: Path, tmp_path: Path) -> None:
+    loopkit.init("svc")
+    say("ana-1", "ALPHA")
+    loopkit.shutdown()
+    loopkit.init("svc", store=tmp_path / "other")
+    say("ana-1", "BRAVO")
+    loopkit.flush()
+    assert loopkit.forget("ana-1", home=home, store=home).spans == 2
+    assert len(loopkit.open_store(tmp_path / "other").spans()) == 2
+    loopkit.shutdown()
+    assert loopkit.forget("ana-1", store=tmp_path / "other").spans == 2
+
+
+def test_delivered_batches_that_still_lie_in_a_segment_go_too(home: Path) -> None:
+    collector = Collector()
+    loopkit.init("svc", store=None, export=[loopkit.Destination(endpoint=collector.endpoint, content=True)])
+    try:
+        say("ana-1", "ALPHA")
+        assert loopkit.flush(10, delivered=True)
+        collector.answers = lambda number: (503, {})
+        say("bob-1", "BRAVO")
+        loopkit.flush()
+        assert b"ALPHA" in bytes_below(home)
+        loopkit.forget("ana-1")
+        assert b"ALPHA" not in bytes_below(home)
+        assert b"BRAVO" in bytes_below(home)
+    finally:
+        loopkit.shutdown(0.2)
+        collector.stop()
+
+
+@pytest.mark.parametrize(
+    "destination", [{"pseudonyms": True}, {"renames": {"user.id": "enduser.id"}}], ids=["pseudonyms", "renames"]
+)
+def test_people_are_found_in_spools_whatever_they_are_called_there(home: Path, destination: dict[str, Any]) -> None:
+    collector = Collector()
+    collector.answers = lambda number: (503, {})
+    loopkit.init(
+        "svc", store=None, export=[loopkit.Destination(endpoint=collector.endpoint, content=True, **destination)]
+    )
+    try:
+        say("ana-1", "ALPHA")
+        say("bob-1", "BRAVO")
+        loopkit.flush()
+        gone = loopkit.forget("ana-1")
+        assert (len(gone.traces), gone.unreachable) == (1, 0)
+        assert b"ALPHA" not in bytes_below(home)
+        assert b"BRAVO" in bytes_below(home)
+    finally:
+        loopkit.shutdown(0.2)
+        collector.stop()
+
+
+def test_what_waits_in_memory_is_not_sent_after_all(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_disk(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "no disk")
+
+    monkeypatch.setattr("loopkit.export.place.DiskSpool", no_disk)
+    collector = Collector()
+    collector.answers = lambda number: (503, {})
+    loopkit.init("svc", export=[loopkit.Destination(endpoint=collector.endpoint, content=True)])
+    try:
+        say("ana-1", "ALPHA")
+        say("bob-1", "BRAVO")
+        loopkit.flush()
+        loopkit.forget("ana-1")
+        collector.answers = lambda number: (200, {})
+        assert loopkit.flush(10, delivered=True)
+        taken = b"".join(collector.accepted)
+        assert b"BRAVO" in taken
+        assert b"ALPHA" not in taken
+    finally:
+        loopkit.shutdown()
+        collector.stop()
+
+
+def test_what_was_learned_of_a_person_goes(home: Path) -> None:
+    loopkit.init("svc")
+    hers, his = say("ana-1", "ALPHA"), say("bob-1", "BRAVO")
+    for each, correction in ((hers, "DELTA"), (his, "ECHO")):
+        loopkit.feedback(each, correction=correction)
+    dataset = loopkit.Dataset.create("triage", golden=0, test=0)
+    variant = loopkit.tune(loopkit.Variant(model="m", prompt="{t}"), dataset, "few-shot")
+    registry = loopkit.Registry(loopkit.open_store())
+    registry.add("triage", variant, name="taught")
+    assert b"ALPHA" in bytes_below(home)
+    assert loopkit.forget("ana-1").examples == 2
+    (left,) = registry.variant("triage", "taught").demonstrations
+    assert left.expected == "ECHO"
+    loopkit.shutdown()
+    assert b"ALPHA" not in bytes_below(home)
+    assert b"DELTA" not in bytes_below(home)
+
+
+def test_words_on_words_go_too(home: Path) -> None:
+    loopkit.init("svc")
+    said = loopkit.feedback(say("ana-1", "ALPHA"), "good", True)
+    assert said is not None
+    more = loopkit.feedback(f"event:{said.id}", "note", True, comment="SECRET")
+    assert more is not None
+    loopkit.feedback(f"event:{more.id}", "note", True, comment="SECRET")
+    loopkit.flush()
+    assert loopkit.forget("ana-1").feedback == 3
+    loopkit.shutdown()
+    assert b"SECRET" not in bytes_below(home)
+
+
+def test_forgetting_while_others_are_recorded_loses_nothing(home: Path) -> None:
+    collector = Collector()
+    collector.answers = lambda number: (503, {})
+    loopkit.init(
+        "svc",
+        export=[loopkit.Destination(endpoint=collector.endpoint, content=True)],
+        limits=loopkit.Limits(append_delay=0.001),
+    )
+    stop = threading.Event()
+    recorded = [0]
+
+    def record() -> None:
+        while not stop.is_set():
+            with loopkit.context(user_id="bob-1"), loopkit.span("answer"):
+                recorded[0] += 1
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=record)
+    thread.start()
+    for _ in range(10):
+        say("ana-1", "ALPHA")
+        loopkit.forget("ana-1")
+    stop.set()
+    thread.join()
+    loopkit.shutdown(0.2)
+    collector.stop()
+    (spool,) = loopkit.spools(home).values()
+    kept = [span for batch in spool.waiting() for span, _ in decode_request(batch.data)]
+    assert len(kept) == recorded[0]
+    assert {span.user_id for span in kept} == {"bob-1"}
+    assert (spool.directory / ".lock").stat().st_size == 0

@@ -37,7 +37,7 @@ class Ambient:
 
 
 NOTHING = Ambient()
-_TAG_LIMIT = 200
+TAG_LIMIT = 200
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def holding(found: Ambient | None, ctx: otel_context.Context | None = None) -> o
 
 def tags_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     """Top-level metadata as tags."""
-    return tuple(key if value is None else f"{key}:{value}"[:_TAG_LIMIT] for key, value in metadata.items())
+    return tuple(key if value is None else f"{key}:{value}"[:TAG_LIMIT] for key, value in metadata.items())
 
 
 def _merge(

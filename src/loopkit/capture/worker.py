@@ -10,10 +10,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 from functools import partial
 from random import random
-from typing import Any
+from typing import Any, TypeVar
 
 from loopkit import _host
 from loopkit.capture.budget import Budget
@@ -24,6 +26,8 @@ from loopkit.capture.sinks import Batch, Drainable, Sink
 from loopkit.config import Settings
 from loopkit.types import Feedback, Span
 from loopkit.wire.encode import EncodedSpan
+
+Result = TypeVar("Result")
 
 _BATCH = 512
 _TURN = 32
@@ -87,6 +91,31 @@ class Worker:
         self._queue.append(job)
         self._awake = True
         self._wake()
+
+    def done(self, job: Callable[[], Result], timeout: float) -> Result:
+        """Run a job on the worker's thread, between two batches, and give what it gives, or raise what it raises.
+
+        Raises `TimeoutError` where the thread doesn't come to it; where it has ended, the job is run here.
+        """
+        if self._closed:
+            return job()
+        made: Future[Result] = Future()
+
+        def run() -> None:
+            if made.set_running_or_notify_cancel():
+                try:
+                    made.set_result(job())
+                except BaseException as error:  # noqa: BLE001  # the caller's to see
+                    made.set_exception(error)
+
+        self._hurry.set()
+        self.later(run)
+        try:
+            return made.result(timeout)
+        except FutureTimeout:
+            if made.cancel():
+                raise TimeoutError(f"recording's thread was busy for {timeout:g} s") from None
+            return made.result()  # it has begun
 
     def flush(self, timeout: float, *, delivered: bool = False) -> bool:
         """True when everything put before is on disk in every sink; False at the timeout, or in memory only.

@@ -99,11 +99,12 @@ def figures(task: Task, by: Annotated[str, typer.Option(help="variant, all, or a
 def forget(
     user: Annotated[str, typer.Option(help="The id that spans bear as user.id.")],
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask first.")] = False,
+    store: Annotated[Path | None, typer.Option(help="The store's directory, where init(store=) named one.")] = None,
 ) -> None:
     """Remove what was recorded of a person: from the store, the spools, the ring and the dead letters."""
     if not yes:
         typer.confirm(f"Remove everything recorded of {user!r}? This can't be undone.", abort=True)
-    gone = forget_user(user)
+    gone = forget_user(user, store=store)
     out.print(
         f"{len(gone.traces)} traces went: {gone.spans} spans, {gone.feedback} statements, {gone.examples} examples, "
         f"{gone.waiting} waiting batches changed, {gone.held} held",

@@ -16,7 +16,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -86,6 +86,18 @@ class Spool(Protocol):
 
     def sweep(self) -> None:
         """Clear away what has been delivered whole and nobody writes any more. For who holds the spool."""
+        ...
+
+    def letters(self) -> list[tuple[Path, str]]:
+        """The dead letters, oldest first, with the reason of each."""
+        ...
+
+    def rewrite(self, change: Callable[[bytes], bytes]) -> tuple[int, int]:
+        """Put changed batches in the place of what waits, and of dead letters; an empty one is taken out.
+
+        Gives how many were changed, and how many segments could not be: those that other living processes write. For
+        who appends, while nobody delivers. A crash meanwhile may have batches delivered twice, and loses none.
+        """
         ...
 
     def close(self) -> None:
@@ -183,7 +195,7 @@ class DiskSpool:
         return sorted(self.directory.glob(f"*{_SEGMENT}"))
 
     def letters(self) -> list[tuple[Path, str]]:
-        """The dead letters, oldest first, with the reason of each."""
+        """See `Spool.letters`."""
         return [(letter, _text(letter.with_suffix(_REASON))) for letter in sorted(self.dead.glob(f"*{_BATCH}"))]
 
     def strike_off(self, batch: Waiting) -> None:
@@ -210,11 +222,7 @@ class DiskSpool:
         return len(kept)
 
     def rewrite(self, change: Callable[[bytes], bytes]) -> tuple[int, int]:
-        """Put changed batches in the place of what waits, and of dead letters; an empty one is taken out.
-
-        Gives how many were changed, and how many segments could not be: those that other living processes write. What
-        this object writes is closed first. A crash meanwhile may have batches delivered twice, and loses none.
-        """
+        """See `Spool.rewrite`. What this object writes is closed first."""
         changed = left = 0
         self._close_writer()
         with self.held() as ours:
@@ -365,6 +373,18 @@ class MemorySpool:
     def sweep(self) -> None:
         """See `Spool.sweep`: nothing is left behind."""
 
+    def letters(self) -> list[tuple[Path, str]]:
+        """See `Spool.letters`: there is no place for them."""
+        return []
+
+    def rewrite(self, change: Callable[[bytes], bytes]) -> tuple[int, int]:
+        """See `Spool.rewrite`."""
+        before = list(self._batches)
+        after = [replace(batch, data=change(batch.data)) for batch in before]
+        self._batches = deque(batch for batch in after if batch.data)
+        self._bytes = sum(len(batch.data) for batch in self._batches)
+        return sum(new.data != old.data for new, old in zip(after, before, strict=True)), 0
+
     def close(self) -> None:
         """See `Spool.close`."""
 
@@ -439,7 +459,7 @@ def _rewrite_segment(segment: Path, change: Callable[[bytes], bytes]) -> int:
     batches, damaged = _read(segment)
     after = [change(batch.data) for batch in batches]
     different = sum(new != old.data for new, old in zip(after, batches, strict=True))
-    if different:
+    if different or _done(segment) > len(_HEADER):  # what was delivered still lies in it
         records = (_RECORD.pack(len(data), zlib.crc32(data)) + data for data in after if data)
         segment.with_suffix(_DONE).write_bytes(_OFFSET.pack(0))
         _replace(segment, _HEADER + b"".join(records) + damaged)

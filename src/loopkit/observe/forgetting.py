@@ -1,7 +1,7 @@
 """Forgetting a person: what was recorded of them goes from the store, the spools, the ring and the dead letters.
 
-Whole traces go in which a span bears the user id, with what was said of them, and what the person said themselves. What
-was delivered to others is theirs to remove.
+Whole traces go in which a span bears the user id, with what was said of them, what was learned from them, and what the
+person said themselves. What was delivered to others is theirs to remove.
 """
 
 from __future__ import annotations
@@ -11,20 +11,24 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from loopkit._json import utf8
 from loopkit._pseudonyms import pseudonym
 from loopkit.capture import slot
+from loopkit.capture.recorder import Recorder
 from loopkit.config import home_directory
-from loopkit.errors import InvalidInput
+from loopkit.errors import InvalidInput, NotFound
 from loopkit.export.place import spools
-from loopkit.export.spool import DiskSpool
+from loopkit.export.spool import DiskSpool, Spool
 from loopkit.store import ring
 from loopkit.store.sqlite import FILE, Store
-from loopkit.wire.decode import decode_request
 
 if TYPE_CHECKING:
     from loopkit.export.otlp import OtlpSink
+
+_FLUSH_SECONDS = 5.0
+_BUSY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +40,7 @@ class Forgotten:
     """From the store."""
     feedback: int
     examples: int
-    """From datasets, which keep their ids."""
+    """From datasets and variants, which keep their ids."""
     waiting: int
     """Batches in spools and dead letters out of which something was taken."""
     held: int
@@ -46,37 +50,82 @@ class Forgotten:
     or end the processes, and forget again."""
 
 
-def forget(user: str, *, home: str | os.PathLike[str] | None = None) -> Forgotten:
-    """Remove what was recorded of a user, by the id that spans bear, from this home directory.
+def forget(
+    user: str, *, home: str | os.PathLike[str] | None = None, store: str | os.PathLike[str] | None = None
+) -> Forgotten:
+    """Remove what was recorded of a user, by the id that spans bear.
 
-    Made for requests to be forgotten: it can't be undone. In a recording process what is under way is written down
-    first. Run it where the service's home directory is, and again if `unreachable` isn't 0.
+    `home` is the service's home directory, `store` its store's where that is another (`init(store=)`); by default those
+    of the recording process, else `LOOPKIT_HOME`. Made for requests to be forgotten: it can't be undone. In a recording
+    process what is under way is written down first. Run it again if `unreachable` isn't 0.
 
-    Raises `InvalidInput` for an empty user.
+    Raises `InvalidInput` for an empty user, `NotFound` where nothing has been recorded.
     """
     if not isinstance(user, str) or not user.strip():
         raise InvalidInput(f"the user is {user!r}: give the id that spans bear as user.id")
+    place = _place(home, store)
+    recorder = place.recorder
+    if recorder is None:
+        return _forget(utf8(user), place)
+    recorder.worker.flush(_FLUSH_SECONDS)
+    # Who records appends to the spools too: the same thread does both, or it would lose what it is writing.
+    return recorder.worker.done(lambda: _forget(utf8(user), place), _BUSY_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where to look."""
+
+    home: Path
+    store: Path | None
+    recorder: Recorder | None
+    """That records there, in this process."""
+
+    def spools(self) -> list[Spool]:
+        """What waits there; of a recording process its own objects, which may close what they write."""
+        own = [sink.spool for sink in self.sending()]
+        directories = {spool.directory for spool in own if isinstance(spool, DiskSpool)}
+        return [*own, *(spool for spool in spools(self.home).values() if spool.directory not in directories)]
+
+    def sending(self) -> list[OtlpSink]:
+        """The recording process's own senders."""
+        if self.recorder is None or not self.recorder.settings.destinations:
+            return []
+        from loopkit.export.otlp import OtlpSink
+
+        return [sink for sink in self.recorder.worker.sinks if isinstance(sink, OtlpSink)]
+
+
+def _place(home: Any, store: Any) -> _Place:
     recorder = slot.recorder
-    if recorder is not None:
-        recorder.worker.flush(5.0)
-    directory = home_directory() if home is None else Path(home)
-    if home is None and recorder is not None:
-        directory = recorder.settings.home
-    places = list(_spools(directory).values())
-    traces = {trace for spool in places for data in _batches(spool) for trace in _traces_of(user, data)}
-    held = ring.forget(directory, user)
+    directory = Path(home or (home_directory() if recorder is None else recorder.settings.home)).absolute()
+    if recorder is not None and recorder.settings.home.absolute() != directory:
+        recorder = None
+    if store is None and recorder is not None:
+        return _Place(directory, recorder.settings.store, recorder)
+    kept: Path = Path(store) if store is not None else directory
+    has_store = (kept / FILE).exists()
+    if not has_store and (store is not None or not ((directory / "spool").exists() or ring.exists(directory))):
+        raise NotFound(f"nothing was recorded in {kept}: give the service's home directory, and its store's if another")
+    return _Place(directory, kept if has_store else None, recorder)
+
+
+def _forget(user: str, place: _Place) -> Forgotten:
+    waiting = place.spools()
+    author = pseudonym(user, place.store or place.home)
+    names = {user, author}
+    traces = {trace for spool in waiting for data in _batches(spool) for trace in _traces_of(names, data)}
+    held = ring.forget(place.home, user)
     traces |= held.traces
     spans = feedback = examples = 0
-    store_directory = directory if recorder is None else recorder.settings.store
-    if store_directory is not None and (store_directory / FILE).exists():
-        store = Store(store_directory)
-        traces, spans, feedback, examples = store.forget(user, pseudonym(user, store_directory), traces)
-    held_too = ring.forget(directory, user, traces)
+    if place.store is not None:
+        traces, spans, feedback, examples = Store(place.store).forget(user, author, traces, _Learned().without)
+    held_too = ring.forget(place.home, user, traces)
     changed, unreachable = 0, 0
     with ExitStack() as pauses:
-        for sink in _sending():
+        for sink in place.sending():
             pauses.enter_context(sink.paused())
-        for spool in places:
+        for spool in waiting:
             done, left = spool.rewrite(_without(traces))
             changed, unreachable = changed + done, unreachable + left
     return Forgotten(
@@ -85,38 +134,63 @@ def forget(user: str, *, home: str | os.PathLike[str] | None = None) -> Forgotte
     )  # fmt: skip
 
 
-def _spools(directory: Path) -> dict[str, DiskSpool]:
-    """Those on disk; of a recording process its own objects, which may close what they write."""
-    found = spools(directory)
-    for sink in _sending():
-        spool = sink.spool
-        if isinstance(spool, DiskSpool):
-            found.update({name: spool for name, each in found.items() if each.directory == spool.directory})
-    return found
-
-
-def _sending() -> list[OtlpSink]:
-    """The recording process's own senders."""
-    recorder = slot.recorder
-    if recorder is None or not recorder.settings.destinations:
-        return []
-    from loopkit.export.otlp import OtlpSink
-
-    return [sink for sink in recorder.worker.sinks if isinstance(sink, OtlpSink)]
-
-
-def _batches(spool: DiskSpool) -> list[bytes]:
+def _batches(spool: Spool) -> list[bytes]:
     letters = [letter.read_bytes() for letter, _ in spool.letters()]
     return [batch.data for batch in spool.waiting()] + letters
 
 
-def _traces_of(user: str, data: bytes) -> set[str]:
-    if user.encode("utf-8", "replace") not in data:
+def _traces_of(names: set[str], data: bytes) -> set[str]:
+    """The traces in which a span has one of these as an attribute, whatever a destination calls it."""
+    if not any(name.encode() in data for name in names):
         return set()
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
     try:
-        return {span.trace_id for span, _ in decode_request(data) if span.user_id == user}
+        request = ExportTraceServiceRequest.FromString(data)
     except Exception:  # noqa: BLE001  # a dead letter may be anything
         return set()
+    return {
+        span.trace_id.hex()
+        for resource in request.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+        if any(item.value.string_value in names for item in span.attributes)
+    }
+
+
+class _Learned:
+    """What documents hold of spans: examples, wherever they stand, and experiments' rows on those."""
+
+    def __init__(self) -> None:
+        self._gone: set[str] = set()
+        """The examples that went. A dataset comes before the experiments on it."""
+
+    def without(self, body: Any, spans: set[str]) -> tuple[Any, int]:
+        """A document without them, and how many examples went."""
+        before = len(self._gone)
+        made = self._kept(body, spans)
+        if len(self._gone) > before and isinstance(made.get("report"), dict):  # it counts labels by what they say
+            said = {str(each.get("expected")) for each in made.get("examples") or ()}
+            labels = made["report"].get("labels") or {}
+            made["report"]["labels"] = {name: n for name, n in labels.items() if name in said}
+        return made, len(self._gone) - before
+
+    def _kept(self, value: Any, spans: set[str]) -> Any:
+        inside: Any = value  # isinstance makes it a container of unknown types; this stays Any
+        if isinstance(value, dict):
+            return {name: self._kept(item, spans) for name, item in inside.items()}
+        if not isinstance(value, list):
+            return inside
+        return [self._kept(item, spans) for item in inside if not self._goes(item, spans)]
+
+    def _goes(self, item: Any, spans: set[str]) -> bool:
+        if not isinstance(item, dict):
+            return False
+        fields: dict[str, Any] = item
+        if not spans.isdisjoint(fields.get("spans") or ()):
+            self._gone.add(str(fields.get("id")))
+            return True
+        return fields.get("example") in self._gone
 
 
 def _without(traces: set[str]) -> Callable[[bytes], bytes]:

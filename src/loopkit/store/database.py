@@ -47,6 +47,11 @@ class Database:
         with self.reading() as connection, begun(connection):
             yield connection
 
+    def scrub(self) -> None:
+        """Have what was removed be gone from the files too, as far as nobody is reading."""
+        with self.reading() as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Give back every connection."""
         with self._alone():

@@ -167,9 +167,14 @@ class Released:
     rows: int
 
 
+def exists(home: Path) -> bool:
+    """Whether anything was ever held there."""
+    return (home / FILE).exists()
+
+
 def forget(home: Path, user: str, traces: Collection[str] = ()) -> Released:
     """Remove what is held of these traces, and of those in which a span bears this user id."""
-    if not (home / FILE).exists():
+    if not exists(home):
         return Released(set(), 0)
     ring = Ring(home, Sampling(), Clock())
     try:
@@ -182,6 +187,7 @@ def forget(home: Path, user: str, traces: Collection[str] = ()) -> Released:
             before = connection.execute("SELECT count(*) FROM held").fetchone()[0]
             _delete(connection, "trace_id IN (SELECT value FROM json_each(?))", (json.dumps(sorted(theirs)),))
             after = connection.execute("SELECT count(*) FROM held").fetchone()[0]
+        ring.scrub()
     finally:
         ring.close()
     return Released(theirs, before - after)

@@ -120,7 +120,7 @@ class Store(Database):
             gone += portion
         with self.reading() as connection:
             connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.scrub()
         return gone
 
     # Reading
@@ -301,20 +301,23 @@ class Store(Database):
         return {**counts, "bytes": self.path.stat().st_size}
 
     def annotate(
-        self, id: str, *, tags: Sequence[str] = (), metadata: Mapping[str, Any] | None = None, replace: bool = False
+        self, id: str, *, tags: Sequence[str] = (), metadata: Mapping[str, Any] | None = None, anew: bool = False
     ) -> None:
-        """Add tags and metadata to a stored span, or put them in the place of its own. Raises `NotFound`."""
+        """Add tags and metadata to a stored span, or put them in the place of its own (`anew`). Raises `NotFound`."""
         span = self.span(id)
-        said = {"tags": list(tags), "metadata": dict(metadata or {}), "replace": replace}
+        said = {"tags": list(tags), "metadata": dict(metadata or {}), "replace": anew}
         with self.transaction() as connection:
             self._put(connection, _ANNOTATION, span.id, span.task, said)
-            if replace:
+            if anew:
                 connection.execute("DELETE FROM tag WHERE span_id = ?", (span.id,))
             connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", [(utf8(tag), span.id) for tag in tags])
 
-    def forget(self, user: str, author: str, traces: Collection[str]) -> tuple[set[str], int, int, int]:
+    def forget(
+        self, user: str, author: str, traces: Collection[str], without: Callable[[Any, set[str]], tuple[Any, int]]
+    ) -> tuple[set[str], int, int, int]:
         """Remove traces, and those of this user; what was said of them or by this author; examples made of them.
 
+        `without` makes of a document's body one without what came of these spans, and says how many examples went.
         Gives the traces, and how many spans, events and examples went.
         """
         rows = self._read("SELECT DISTINCT trace_id FROM span WHERE user_id = ?", (user,))
@@ -324,37 +327,41 @@ class Store(Database):
         known = self._read(f"SELECT id, session_id FROM span WHERE {below}", ids)
         spans = {id for id, _ in known}
         about = {f"session:{session}" for _, session in known if session} | {f"trace:{trace}" for trace in theirs}
-        events = [
+        events: set[str] = set()
+        said = self.feedback()
+        while more := {
             event.id
-            for event in self.feedback()
-            if event.by == author or event.target in about or self.resolve(event) in spans
-        ]
+            for event in said
+            if event.id not in events
+            and (
+                event.by == author
+                or event.target in about
+                or event.target.removeprefix("event:") in events
+                or self.resolve(event) in spans
+            )
+        }:
+            events |= more
         gone = 0
         with self.transaction() as connection:
             connection.execute("PRAGMA secure_delete = ON")
             room.remove_spans(connection, spans)
-            listed = (canonical(events),)
+            listed = (canonical(sorted(events)),)
             connection.execute("DELETE FROM feedback WHERE id IN (SELECT value FROM json_each(?))", listed)
             annotated = (_ANNOTATION, canonical(sorted(spans)))
             connection.execute(
                 "DELETE FROM document WHERE kind = ? AND id IN (SELECT value FROM json_each(?))", annotated
             )
-            for seq, body in connection.execute("SELECT seq, body FROM document WHERE kind = 'dataset'").fetchall():
-                made = json.loads(body)
-                kept = [each for each in made["examples"] if spans.isdisjoint(each.get("spans", ()))]
-                if len(kept) < len(made["examples"]):
-                    gone += len(made["examples"]) - len(kept)
-                    said = {str(each.get("expected")) for each in kept}
-                    report: dict[str, Any] = made.get("report") or {}
-                    labels = {name: n for name, n in report.get("labels", {}).items() if name in said}
-                    text = canonical({**made, "examples": kept, "report": {**report, "labels": labels}})
+            for seq, kind, id, body in connection.execute("SELECT seq, kind, id, body FROM document").fetchall():
+                kept, examples = without(json.loads(body), spans)
+                text = canonical(kept)
+                gone += examples
+                if text != body:
                     connection.execute("UPDATE document SET body = ? WHERE seq = ?", (text, seq))
-                    bearer = _document_bearer("dataset", made["id"])
+                    bearer = _document_bearer(kind, id)
                     room.hide(connection, [bearer])
                     room.show(connection, bearer, named_in(text))
             connection.execute("DELETE FROM aside WHERE instr(data, ?)", (user.encode("utf-8", "replace"),))
-        with self.reading() as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.scrub()
         return theirs, len(spans), len(events), gone
 
     # Inside
