@@ -260,7 +260,7 @@ def test_what_was_learned_of_a_person_goes(home: Path) -> None:
     registry = loopkit.Registry(loopkit.open_store())
     registry.add("triage", variant, name="taught")
     assert b"ALPHA" in bytes_below(home)
-    assert loopkit.forget("ana-1").examples == 2
+    assert loopkit.forget("ana-1").examples == 1
     (left,) = registry.variant("triage", "taught").demonstrations
     assert left.expected == "ECHO"
     loopkit.shutdown()
