@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import io
+import json
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
+import openai
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
@@ -22,7 +29,7 @@ from starlette.responses import StreamingResponse
 import loopkit
 from loopkit import web
 from loopkit.errors import InvalidInput
-from loopkit.testing import MemorySink, recording
+from loopkit.testing import MemorySink, chat_completion, recording
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -250,3 +257,92 @@ def test_what_is_said_elsewhere_goes_as_far_as_ever(recorded: MemorySink) -> Non
     for wrong in ("export", "no", 1):
         with pytest.raises(InvalidInput, match="less than init"):
             loopkit.span("x", content=wrong)  # type: ignore[arg-type]
+
+
+def test_a_coroutine_function_can_be_carried_and_a_generator_cant(recorded: MemorySink) -> None:
+    async def work() -> str:
+        await asyncio.sleep(0)
+        with loopkit.span("work"):
+            return "done"
+
+    with loopkit.span("outer") as outer:
+        carried = loopkit.carried(work)
+    results: list[str] = []
+    thread = threading.Thread(target=lambda: results.append(asyncio.run(carried())))
+    thread.start()
+    thread.join()
+    assert results == ["done"]
+    assert recorded.spans()[1].parent_id == outer.id.partition("-")[2]
+    with pytest.raises(InvalidInput, match="generator function"):
+        loopkit.carried(lambda: (yield))
+
+
+@pytest.mark.parametrize("url", ["http://[bad", "", "https://api.openai.com./v1", httpx.URL("https://api.openai.com")])
+def test_no_address_hurts_or_gets_what_it_shouldnt(url: Any, recorded: MemorySink) -> None:
+    with loopkit.context(user_id="u-1"), loopkit.span("outer"):
+        for allowed in ([""], ["."], ["api.openai.com"], ["api.openai.com."]):
+            with contextlib.suppress(ValueError):  # strict: the fault is told
+                assert "baggage" not in web.outgoing_headers(url, baggage_to=allowed)
+    with loopkit.context(user_id="\ud800"), loopkit.span("outer"):
+        headers = web.outgoing_headers("https://x.internal", baggage_to=[".internal"])
+    assert headers["baggage"] == "loopkit.user_id=%3F"
+
+
+def test_headers_that_are_texts_are_read_too(recorded: MemorySink) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with loopkit.span("inside"):
+            pass
+
+    scope: Any = {"type": "http", "headers": [("traceparent", HEADERS["traceparent"])]}
+    asyncio.run(web.TraceMiddleware(app)(scope, None, None))
+    (span,) = recorded.spans()
+    assert span.trace_id == TRACE
+
+
+def test_a_call_made_by_a_task_that_outlives_the_one_it_was_begun_in_is_told(recorded: MemorySink) -> None:
+    tasks: list[Any] = []
+
+    async def background() -> None:
+        await asyncio.sleep(0.02)
+        await made.chat.completions.create(model="later", messages=[])
+
+    async def on_request(_: Any) -> None:
+        if not tasks:
+            tasks.append(asyncio.create_task(background()))
+
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=chat_completion("fine")))
+    http = httpx2.AsyncClient(transport=transport, event_hooks={"request": [on_request]})
+    made: Any = loopkit.wrap(openai.AsyncOpenAI(api_key="test", http_client=http))
+
+    async def main() -> None:
+        await made.chat.completions.create(model="first", messages=[])
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert [span.name for span in recorded.spans()] == ["chat first", "chat later"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_end_its_parents_spans(tmp_path: Path) -> None:
+    chunks = "".join(
+        f"data: {json.dumps({**chat_completion('x'), 'object': 'chat.completion.chunk', 'choices': [choice]})}\n\n"
+        for choice in ({"index": 0, "delta": {"content": piece}, "finish_reason": None} for piece in "abc")
+    )
+    events = httpx2.Response(200, text=chunks + "data: [DONE]\n\n", headers={"content-type": "text/event-stream"})
+    client = openai.OpenAI(api_key="test", http_client=httpx2.Client(transport=httpx2.MockTransport(lambda _: events)))
+    loopkit.init("svc", store=tmp_path)
+    stream: Any = loopkit.wrap(client).chat.completions.create(model="m", messages=[], stream=True)
+    next(iter(stream))
+    child = os.fork()
+    if child == 0:
+        del stream
+        gc.collect()
+        loopkit.flush()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    for _ in stream:
+        pass
+    (span,) = loopkit.open_store(tmp_path).spans()
+    assert span.status == "ok"
+    assert span.model_call is not None
+    assert span.model_call.output[0].text == "abc"

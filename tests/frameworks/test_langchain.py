@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any, TypedDict
@@ -14,6 +15,7 @@ langchain = pytest.importorskip("langchain_core")
 
 from langchain_core.callbacks import CallbackManagerForRetrieverRun  # noqa: E402  # after the check that it is there
 from langchain_core.documents import Document  # noqa: E402
+from langchain_core.language_models import BaseChatModel  # noqa: E402
 from langchain_core.language_models.fake_chat_models import FakeListChatModel  # noqa: E402
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage  # noqa: E402
 from langchain_core.prompts import ChatPromptTemplate  # noqa: E402
@@ -276,3 +278,88 @@ def test_the_handler_can_be_passed_by_hand(recorded: MemorySink) -> None:
     FakeListChatModel(responses=["a"]).invoke("x", config={"callbacks": [frameworks.langchain_handler()]})
     FakeListChatModel(responses=["a"]).invoke("x")
     assert len(recorded.spans()) == 1
+
+
+def test_what_is_said_within_content_off_is_nowhere(recorded: MemorySink) -> None:
+    loopkit.instrument("langchain")
+    model = FakeListChatModel(responses=["SECRET ANSWER"] * 2)
+
+    def node(question: str) -> str:
+        with loopkit.context(content="off", user_id="u-9"):
+            model.invoke("SECRET QUESTION")
+        with loopkit.span("private", content="off"):
+            model.invoke("SECRET QUESTION")
+        return "done"
+
+    RunnableLambda(node).invoke("hello")
+    spans = recorded.spans()
+    assert "SECRET" not in str(spans)
+    first, second = [span for span in spans if span.kind == "llm"]
+    (private,) = [span for span in spans if span.name == "private"]
+    assert (first.content_status, first.user_id) == ("off", "u-9")
+    assert (second.content_status, second.parent_id) == ("off", private.span_id)
+
+
+def test_a_task_that_outlives_its_node_ends_by_itself(recorded: MemorySink) -> None:
+    loopkit.instrument("langchain")
+    done: list[str] = []
+
+    async def slow(text: str) -> str:
+        await asyncio.sleep(0.05)
+        return f"late {text}"
+
+    async def node(text: str) -> str:
+        async def background() -> None:
+            done.append(await RunnableLambda(slow).ainvoke(text))
+
+        tasks.append(asyncio.create_task(background()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return "now"
+
+    tasks: list[Any] = []
+
+    async def main() -> None:
+        assert await RunnableLambda(node).ainvoke("hello") == "now"
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert done == ["late hello"]
+    by_name = {span.name: span for span in recorded.spans()}
+    assert (by_name["slow"].status, by_name["slow"].output) == ("ok", "late hello")
+
+
+def test_a_tool_that_runs_out_of_time_ends_with_its_node(recorded: MemorySink) -> None:
+    loopkit.instrument("langchain")
+
+    async def hangs(text: str) -> str:
+        await asyncio.sleep(60)
+        return text
+
+    async def node(text: str) -> str:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(RunnableLambda(hangs).ainvoke(text), 0.02)
+        return "went on"
+
+    assert asyncio.run(RunnableLambda(node).ainvoke("hello")) == "went on"
+    by_name = {span.name: span for span in recorded.spans()}
+    assert by_name["hangs"].status == "cancelled"
+    assert by_name["node"].status == "ok"
+
+
+def test_patches_come_off_in_any_order(recorded: MemorySink) -> None:
+    loopkit.instrument("langchain")
+    ours = BaseChatModel._generate_with_cache
+
+    def theirs(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return ours(self, *args, **kwargs)
+
+    BaseChatModel._generate_with_cache = theirs  # type: ignore[method-assign]
+    loopkit.uninstrument("langchain")
+    try:
+        assert BaseChatModel._generate_with_cache is theirs
+        FakeListChatModel(responses=["fine"]).invoke("hello")
+        assert recorded.spans() == []
+    finally:
+        del BaseChatModel._generate_with_cache
+        BaseChatModel._generate_with_cache = ours.__wrapped__  # type: ignore[attr-defined,method-assign]

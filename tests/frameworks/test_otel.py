@@ -203,3 +203,27 @@ def test_a_redactor_that_fails_costs_their_span_its_content(host: Host) -> None:
         (read,) = recorded.spans()
     assert read.content_status == "failed"
     assert "SECRET" not in str(read)
+
+
+@pytest.mark.parametrize("way", ["span", "context"])
+@pytest.mark.parametrize("content", ["off", "local"])
+def test_what_others_say_within_a_call_that_is_kept_near_is_kept_near(way: str, content: Any, host: Host) -> None:
+    host.provider.add_span_processor(frameworks.span_processor())
+    tracer = host.provider.get_tracer("theirs")
+    said = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "x",
+        "gen_ai.input.messages": '[{"role":"user","parts":[{"type":"text","content":"SECRET"}]}]',
+    }
+    near = loopkit.span("private", content=content) if way == "span" else loopkit.context(content=content)
+    with recording(content="export") as recorded:
+        with near, tracer.start_as_current_span("agent"), tracer.start_as_current_span("chat", attributes=said):
+            pass
+        with tracer.start_as_current_span("chat", attributes=said):
+            pass
+        named = [span.name for span in recorded.spans()]
+        encoded = [span for batch in recorded.batches for span in batch.spans]
+        inside, outside = [span for name, span in zip(named, encoded, strict=True) if name == "chat"]
+    assert b"SECRET" not in inside.exported(content=True)
+    assert (b"SECRET" in inside.stored()) == (content == "local")
+    assert b"SECRET" in outside.exported(content=True)

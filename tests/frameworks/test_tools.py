@@ -115,3 +115,24 @@ def test_mcp_is_left_alone_again(recorded: MemorySink) -> None:
 
     asyncio.run(run())
     assert recorded.spans() == []
+
+
+def test_one_span_tells_of_one_call(instrumented: None, recorded: MemorySink) -> None:
+    @loopkit.trace(kind="tool", name="add")
+    async def add(a: int, b: int) -> int:
+        for more in (1, 2):
+            result = await client.call_tool("add", {"a": a, "b": b + more})
+            b = result.structured_content["result"]
+        return b
+
+    async def run() -> None:
+        nonlocal client
+        async with Client(server()) as client:
+            assert await add(1, 1) == 6
+
+    client: Any = None
+    asyncio.run(run())
+    first, second, above = recorded.spans()
+    assert (first.input, first.output) == ({"a": 1, "b": 2}, {"result": 3})
+    assert (second.input, second.output) == ({"a": 1, "b": 5}, {"result": 6})
+    assert above.output == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import enum
 import json
 from typing import Any
 
@@ -319,3 +320,265 @@ def test_a_cancelled_call_below_a_framework_is_cancelled(recorded: MemorySink) -
     asyncio.run(run())
     (span,) = recorded.spans()
     assert span.status == "cancelled"
+
+
+MAIL_IN = loopkit.Guard(input=[checks.pii()])
+ADDRESS = "mail ana@example.org"
+
+
+def sent_by(call: Any, row: Row, answer: Any = None) -> Any:
+    """What a guarded client of this row sends for a call."""
+    seen: list[Any] = []
+
+    def handle(request: Any) -> Any:
+        seen.append(json.loads(request.content))
+        return httpx2.Response(200, json=row.recorded["body"] if answer is None else answer)
+
+    call(loopkit.wrap(row.make("sync", handle), guard=MAIL_IN))
+    return seen[-1]
+
+
+CHAT_ROW, RESPONSES_ROW, CLAUDE_ROW = (
+    BY_NAME[name] for name in ("openai chat", "openai responses", "anthropic messages")
+)
+INPUTS: dict[str, tuple[Row, Any]] = {
+    "a function's answer": (
+        CHAT_ROW,
+        lambda c: c.chat.completions.create(
+            model="m", messages=[{"role": "function", "name": "f", "content": ADDRESS}]
+        ),
+    ),
+    "beside what is no message": (
+        CHAT_ROW,
+        lambda c: c.chat.completions.create(model="m", messages=["hi", {"role": "user", "content": ADDRESS}]),
+    ),
+    "posted by hand": (
+        CHAT_ROW,
+        lambda c: c.post(
+            "chat/completions", body={"model": "m", "messages": [{"role": "user", "content": ADDRESS}]}, cast_to=dict
+        ),
+    ),
+    "posted to a whole address": (
+        CHAT_ROW,
+        lambda c: c.post(
+            "https://api.example.com/v1/chat/completions",
+            body={"model": "m", "messages": [{"role": "user", "content": ADDRESS}]},
+            cast_to=dict,
+        ),
+    ),
+    "a custom tool's answer": (
+        RESPONSES_ROW,
+        lambda c: c.responses.create(
+            model="m", input=[{"type": "custom_tool_call_output", "call_id": "c", "output": ADDRESS}]
+        ),
+    ),
+    "a prompt's variables": (
+        RESPONSES_ROW,
+        lambda c: c.responses.create(model="m", prompt={"id": "p", "variables": {"name": ADDRESS}}),
+    ),
+    "a search result": (
+        CLAUDE_ROW,
+        lambda c: c.messages.create(
+            model="m",
+            max_tokens=3,
+            messages=[
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "search_result", "source": "s", "title": ADDRESS,
+                         "content": [{"type": "text", "text": ADDRESS}]}
+                    ],
+                }
+            ],
+        ),
+    ),
+    "a document's context": (
+        CLAUDE_ROW,
+        lambda c: c.messages.create(
+            model="m",
+            max_tokens=3,
+            messages=[
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "document", "context": ADDRESS,
+                         "source": {"type": "text", "media_type": "text/plain", "data": "ana@example.org"}}
+                    ],
+                }
+            ],
+        ),
+    ),
+    "turns from a generator": (
+        CLAUDE_ROW,
+        lambda c: c.messages.create(
+            model="m", max_tokens=3, messages=({"role": "user", "content": text} for text in [ADDRESS])
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_whatever_the_model_is_to_read_is_checked(name: str, recorded: MemorySink) -> None:
+    row, call = INPUTS[name]
+    sent = json.dumps(sent_by(call, row))
+    assert "[EMAIL]" in sent
+    assert "ana@example.org" not in sent
+    assert "ana@example.org" not in str(recorded.spans())
+
+
+OUTPUTS: dict[str, tuple[Row, dict[str, Any]]] = {
+    "mcp call": (
+        RESPONSES_ROW,
+        {"type": "mcp_call", "id": "1", "name": "f", "arguments": ADDRESS, "server_label": "s"},
+    ),
+    "code": (RESPONSES_ROW, {"type": "code_interpreter_call", "id": "1", "code": ADDRESS, "status": "completed"}),
+    "shell": (
+        RESPONSES_ROW,
+        {"type": "local_shell_call", "id": "1", "call_id": "c", "status": "completed",
+         "action": {"type": "exec", "command": ["echo", ADDRESS], "env": {}}},
+    ),
+    "server tool": (CLAUDE_ROW, {"type": "server_tool_use", "id": "1", "name": "web", "input": {"query": ADDRESS}}),
+    "thinking": (CLAUDE_ROW, {"type": "thinking", "thinking": ADDRESS, "signature": "s"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_whatever_the_model_says_is_checked(name: str, recorded: MemorySink) -> None:
+    row, item = OUTPUTS[name]
+    field = "output" if row is RESPONSES_ROW else "content"
+    body = {**row.recorded["body"], field: [item]}
+    client = loopkit.wrap(row.make("sync", lambda _: httpx2.Response(200, json=body)), guard=MAIL)
+    given = row.endpoint(client).create(**row.arguments)
+    assert "[EMAIL]" in str(getattr(given, field))
+    assert "ana@example.org" not in str(getattr(given, field))
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"tool_calls": [{"index": 0, "id": "1", "type": "custom", "custom": {"name": "f", "input": ADDRESS}}]},
+        {"function_call": {"name": "f", "arguments": json.dumps({"a": ADDRESS})}},
+    ],
+    ids=["custom", "function_call"],
+)
+def test_streamed_calls_of_every_kind_are_checked_and_recorded(delta: Any, recorded: MemorySink) -> None:
+    chunk = {
+        "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": None}],
+    }  # fmt: skip
+    text = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n"
+    events = httpx2.Response(200, text=text, headers={"content-type": "text/event-stream"})
+    asked: Any = {"model": "m", "messages": [{"role": "user", "content": "?"}], "stream": True}
+    client = loopkit.wrap(_client("sync", lambda _: events), guard=loopkit.Guard(output=[checks.pii(action="block")]))
+    with pytest.raises(Blocked):
+        list(client.chat.completions.create(**asked))
+    call = next(span.model_call for span in recorded.spans() if span.kind == "llm")
+    assert call is not None
+    (part,) = call.output[0].parts
+    assert (part.type, part.name) == ("tool_call", "f")
+    assert "[EMAIL]" in str(part.arguments)
+
+
+@pytest.mark.parametrize("body", [None, [], "x", {"choices": [None]}, {"output": [None]}, {"content": ["x"]}])
+def test_answers_of_no_shape_reach_the_host_as_without_a_guard(body: Any, recorded: MemorySink) -> None:
+    for row in (CHAT_ROW, RESPONSES_ROW, CLAUDE_ROW):
+
+        def answer(_: Any) -> Any:
+            return httpx2.Response(200, content=json.dumps(body).encode(), headers={"content-type": "application/json"})
+
+        plain = row.call(row.make("sync", answer))
+        guarded = row.call(loopkit.wrap(row.make("sync", answer), guard=MAIL))
+        assert guarded == plain
+    assert [span.status for span in recorded.spans()] == ["ok"] * 3
+
+
+@pytest.mark.parametrize("asked", [None, {"include_obfuscation": False}])
+def test_usage_is_asked_for_beside_other_options(asked: Any, recorded: MemorySink) -> None:
+    seen: list[Any] = []
+
+    def handle(request: Any) -> Any:
+        seen.append(json.loads(request.content))
+        return CHAT_ROW.events(CHAT_ROW.recorded["stream"])
+
+    client = loopkit.wrap(CHAT_ROW.make("sync", handle), include_usage=True)
+    list(client.chat.completions.create(**CHAT_ROW.arguments, stream=True, stream_options=asked))
+    assert seen[-1]["stream_options"] == {**(asked or {}), "include_usage": True}
+
+
+def test_an_embedding_is_told_by_the_body_and_not_by_a_name(recorded: MemorySink) -> None:
+    seen: list[Any] = []
+    client = loopkit.wrap(bedrock(CLAUDE | {"content": [{"type": "text", "text": "fine"}]}, seen), guard=MAIL_IN)
+    body = {"anthropic_version": "x", "messages": [{"role": "user", "content": ADDRESS}]}
+    invoke(client, body, "arn:aws:bedrock:us-east-1:1:application-inference-profile/embedded-assistant")
+    assert seen[-1]["messages"][0]["content"] == "mail [EMAIL]"
+    call = next(span for span in recorded.spans() if span.kind == "llm").model_call
+    assert call is not None
+    assert call.output[0].text == "fine"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda body: body.read(100_000),
+        lambda body: body.read(-1),
+        lambda body: [body.read(10) for _ in range(100)],
+        lambda body: list(body.iter_chunks(7)),
+    ],
+    ids=["all at once", "to the end", "in pieces", "chunks"],
+)
+def test_a_body_read_to_its_end_is_an_answer(read: Any, recorded: MemorySink) -> None:
+    client = loopkit.wrap(bedrock(CLAUDE))
+    answer = client.invoke_model(modelId="anthropic.claude-3", body=json.dumps({"anthropic_version": "x"}))
+    read(answer["body"])
+    (span,) = recorded.spans()
+    assert span.status == "ok"
+    assert span.model_call is not None
+    assert span.model_call.output[0].text == "a SECRET"
+
+
+def test_a_body_closed_early_is_cancelled_and_keeps_what_was_read(recorded: MemorySink) -> None:
+    client = loopkit.wrap(bedrock(CLAUDE))
+    body = client.invoke_model(modelId="anthropic.claude-3", body=json.dumps({"anthropic_version": "x"}))["body"]
+    body.read(20)
+    body.close()
+    (span,) = recorded.spans()
+    assert span.status == "cancelled"
+    assert span.model_call is not None
+    assert "content" in (span.model_call.native_response or "")
+
+
+def test_an_interceptors_own_answer_ends_the_call(recorded: MemorySink) -> None:
+    class Instead:
+        def around(self, call: Any) -> Any:
+            return "mine"
+            yield call
+
+    client = loopkit.wrap(bedrock(CLAUDE), interceptors=[Instead()])
+    assert client.converse(modelId="m", messages=[]) == "mine"
+    assert [span.status for span in recorded.spans()] == ["ok"]
+
+
+def test_a_client_that_somebody_else_has_changed_since_can_be_unwrapped(recorded: MemorySink) -> None:
+    client = loopkit.wrap(CHAT_ROW.make("sync", lambda _: httpx2.Response(200, json=CHAT_ROW.recorded["body"])))
+    client.__class__ = type("Theirs", (client.__class__,), {})
+    loopkit.unwrap(client)
+    CHAT_ROW.call(client)
+    assert recorded.spans() == []
+    loopkit.wrap(client)
+    CHAT_ROW.call(client)
+    assert len(recorded.spans()) == 1
+
+
+def test_a_model_name_is_a_text_and_nothing_is_asked_of_what_isnt(recorded: MemorySink) -> None:
+    class Hanging:
+        def __repr__(self) -> str:
+            raise AssertionError("nobody may ask")
+
+    class Name(str, enum.Enum):  # as applications write it
+        GPT = "gpt-4.1"
+
+    client = loopkit.wrap(CHAT_ROW.make("sync", lambda _: httpx2.Response(200, json=CHAT_ROW.recorded["body"])))
+    client.chat.completions.create(model=Name.GPT, messages=[])
+    with pytest.raises(TypeError):
+        client.chat.completions.create(model=Hanging(), messages=[])
+    assert [span.name for span in recorded.spans()] == ["chat gpt-4.1", "chat"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import inspect
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,12 +77,25 @@ def ambient(ctx: otel_context.Context | None = None) -> Ambient:
 def carried(function: Callable[P, R]) -> Callable[P, R]:
     """The function, to be run elsewhere with what holds here: the current span, user, session, tags.
 
-    Threads and executors don't take it along by themselves; asyncio's tasks and `asyncio.to_thread` do.
+    Threads and executors don't take it along by themselves; asyncio's tasks and `asyncio.to_thread` do. A coroutine
+    function may be run by another event loop. Raises `InvalidInput` for a generator function: carry what iterates.
 
         executor.submit(loopkit.carried(work), item)
         threading.Thread(target=loopkit.carried(work)).start()
     """
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidInput(f"carried() got the generator function {function!r}: carry what iterates over it")
     here = contextvars.copy_context()
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def arun(*args: P.args, **kwargs: P.kwargs) -> Any:
+            import asyncio  # takes long, and whoever awaits this has it
+
+            loop = asyncio.get_running_loop()
+            return await here.copy().run(loop.create_task, function(*args, **kwargs))  # a task keeps its context
+
+        return arun  # type: ignore[return-value]  # what it gives is awaitable, as the function's
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -100,6 +114,21 @@ def check_less(content: Any) -> Less | None:
 def less_of(one: Less | None, other: Less | None) -> Less | None:
     """The stricter of two."""
     return "off" if "off" in (one, other) else one or other
+
+
+def both(above: Ambient | None, here: Ambient) -> Ambient:
+    """What a framework's span above has, and what holds where the call is made: that goes before."""
+    if above is None or above is here or above is NOTHING:
+        return here
+    if here is NOTHING:
+        return above
+    return Ambient(
+        user_id=here.user_id or above.user_id,
+        session_id=here.session_id or above.session_id,
+        tags=tuple(dict.fromkeys((*above.tags, *here.tags))),
+        metadata={**above.metadata, **here.metadata},
+        content=less_of(here.content, above.content),
+    )
 
 
 def holding(found: Ambient | None, ctx: otel_context.Context | None = None) -> otel_context.Context:

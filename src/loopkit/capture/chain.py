@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from loopkit.capture.dialects._content import changed_texts, texts_in
+from loopkit.capture.dialects._content import changed_texts, mapping, texts_in
 from loopkit.capture.dialects._protocol import Dialect
 
 
@@ -76,8 +76,11 @@ class IncludeUsage:
     def around(self, call: Call) -> Generator[Call, Any, Any]:
         """See `Interceptor.around`."""
         name = None if call.dialect is None else call.dialect.name
-        if call.stream and name in ("openai.chat", "openai.completions") and "stream_options" not in call.request:
-            call = replace(call, request={**call.request, "stream_options": {"include_usage": True}})
+        if call.stream and name in ("openai.chat", "openai.completions"):
+            asked = mapping(call.request.get("stream_options"))
+            if asked.get("include_usage") is None:
+                options = {**asked, "include_usage": True}
+                call = replace(call, request={**call.request, "stream_options": options})
         return (yield call)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from loopkit.capture.sdks.known import SDKS, sdk_of
 from loopkit.errors import InvalidInput, UnsupportedClient
 
 Client = TypeVar("Client")
+_wrapping = threading.Lock()
 
 
 def wrap(
@@ -40,18 +42,22 @@ def wrap(
     if include_usage:
         chain = (*chain, IncludeUsage())
     check_interceptors(chain)
-    if not sdk.is_wrapped(client):
-        sdk.wrap(client, chain, provider)
-    elif chain:
-        raise InvalidInput("this client is wrapped already: unwrap() it first, then give wrap() guard and interceptors")
+    with _wrapping:
+        if not sdk.is_wrapped(client):
+            sdk.wrap(client, chain, provider)
+        elif chain:
+            raise InvalidInput("this client is wrapped already: unwrap() it first, then give wrap() what it is to do")
     return client
 
 
 def unwrap(client: Client) -> Client:
     """Give the client its own class back; a client that isn't wrapped is left as it is."""
     sdk = sdk_of(client)
-    if sdk is not None and sdk.is_wrapped(client):
-        sdk.unwrap(client)
+    if sdk is None:
+        return client
+    with _wrapping:
+        if sdk.is_wrapped(client):
+            sdk.unwrap(client)
     return client
 
 

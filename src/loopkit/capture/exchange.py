@@ -33,6 +33,9 @@ class Exchange:
     def answer(self, given: Any) -> None:
         """The SDK's response object."""
         response = self.dialect.kept(given)
+        if response is None or isinstance(response, (str, list)):  # a server may answer anything
+            self.response = None if self.bare else snapshot(response)
+            return
         if not hasattr(response.__class__, "model_dump_json"):
             self.answer_with(response)
             return

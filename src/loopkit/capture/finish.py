@@ -98,11 +98,14 @@ class Finisher:
             return self._without_content(live)
 
     def read(self, span: Span) -> EncodedSpan:
-        """A span that another instrumentation made, redacted. The application's own OpenTelemetry has it already."""
+        """A span that another instrumentation made, redacted. The application's own OpenTelemetry has it already.
+
+        Its content status says how far its content may go.
+        """
         ids = {name: getattr(span, name) for name in ("trace_id", "span_id", "parent_id")}
         media: Media = {}
         bare = replace(span, input=None, output=None, model_call=_bare(span.model_call), error=None)
-        if not self._keep:
+        if not self._keep or span.content_status == "off":
             made = replace(bare, content_status="off")
         else:
             try:
@@ -114,11 +117,12 @@ class Finisher:
         said = {name: value for name, value in made.attributes.items() if not name.startswith(_HARMLESS)}
         rest = {name: value for name, value in made.attributes.items() if name not in said}
         encoded = encode_span(replace(made, attributes=rest))
-        more = encode_own(said) if made.content_status == "kept" else b""
+        more = encode_own(said) if made.content_status in ("kept", "local") else b""
+        away = b"" if made.content_status == "local" else encoded.content + more
         return EncodedSpan(
-            encoded.core, encoded.facts, encoded.content + more, encoded.local + more, sampled=False, crowded=True,
-            media=_kept(media) if made.content_status == "kept" else {},
-        )  # fmt: skip
+            encoded.core, encoded.facts, away, encoded.local + more, sampled=False, crowded=True,
+            media=_kept(media) if more or away else {},
+        )  # fmt: skip  # fmt: skip
 
     def keys(self, live: LiveSpan) -> set[str]:
         """What feedback on the span may name, redacted as it is in the span itself."""

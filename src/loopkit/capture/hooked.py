@@ -8,7 +8,7 @@ little leaves its span without an exchange, and the hook below fills it in; what
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeGuard
 
 from opentelemetry import context as otel_context
@@ -76,13 +76,15 @@ class HookedCall:
         return call.request is not self.call.request
 
     @contextlib.contextmanager
-    def _told(self, call: Call) -> Any:
+    def _told(self, call: Call) -> Generator[None]:
         if self.recording.exchange is not None and self.is_changed(call):
             self.recording.exchange.ask({**call.request, **self.extra})
-        token = otel_context.attach(otel_context.set_value(TOLD, True))
+        self.recording.is_telling = True
+        token = otel_context.attach(otel_context.set_value(TOLD, self.recording))
         try:
             yield
         finally:
+            self.recording.is_telling = False
             otel_context.detach(token)
 
     def received(self, result: Any) -> Any:
@@ -158,10 +160,12 @@ def _recording(
     recorder: Recorder, dialect: Dialect, provider: str, request: Mapping[str, Any], extra: Mapping[str, Any] | None
 ) -> Recording:
     around = otel_context.get_current()
-    if TOLD in around:
+    told: Recording | None = around.get(TOLD)  # type: ignore[assignment]
+    if told is not None and told.is_telling:
         return Recording(None, None)
     here = otel_trace.get_current_span(around)
     live, is_current = take_offer(), False
+    is_offered = live is not None
     if live is None and _is_bare_model_call(here, dialect.kind):
         live, is_current = here, True
     adopted = live is not None
@@ -170,14 +174,19 @@ def _recording(
             if here.get_span_context().span_id in recorder.others:
                 return Recording(recorder, None, is_current=True, told_as=span_id_of(here))
             is_current = True
-        model = request.get("model") or request.get("modelId")
-        live = recorder.start(f"{dialect.operation} {model}" if model else dialect.operation, dialect.kind)
+        live = recorder.start(f"{dialect.operation} {_model_in(request)}".rstrip(), dialect.kind)
         if live is None:
             return Recording(recorder, None)
         live.is_known_to_host = is_current
     exchange = Exchange(dialect, provider, bare=live.bare)
     exchange.ask({**request, **extra} if extra else request)
-    return Recording(recorder, live, exchange, adopted=adopted, is_current=is_current)
+    return Recording(recorder, live, exchange, adopted=adopted, ends_if_cancelled=is_offered, is_current=is_current)
+
+
+def _model_in(request: Mapping[str, Any]) -> str:
+    """The model's name, without asking an object of the caller's for its text."""
+    model = request.get("model") or request.get("modelId")
+    return str.__str__(model) if isinstance(model, str) else ""
 
 
 def _is_bare_model_call(span: object, kind: Kind) -> TypeGuard[LiveSpan]:

@@ -35,6 +35,8 @@ class Keeper(Protocol):
     """Who has started a span and takes it when it has ended."""
 
     clock: Clock
+    process: int
+    """Changes in a forked child."""
 
     def put(self, live: LiveSpan, /) -> None:
         """Take it."""
@@ -63,6 +65,7 @@ class LiveSpan(OtelSpan):
         "output",
         "parent",
         "parent_id",
+        "process",
         "prompt_version",
         "propensity",
         "recorder",
@@ -82,6 +85,8 @@ class LiveSpan(OtelSpan):
 
     def __init__(self, recorder: Keeper, name: str, kind: Kind, trace_id: int, span_id: int, started_at: int) -> None:
         self.recorder = recorder
+        self.process = recorder.process
+        """In which it was begun: a forked child has a copy, and the original is for its parent to end."""
         self.name = name
         self.kind: Kind = kind
         self.trace_id = trace_id
@@ -127,11 +132,20 @@ class LiveSpan(OtelSpan):
         """Trace id and span id in one string."""
         return f"{self.trace_id:032x}-{self.span_id:016x}"
 
+    def is_within(self, other: LiveSpan) -> bool:
+        """Whether it runs, and somewhere below that one."""
+        span: LiveSpan | None = self if self.is_recording() else None
+        while span is not None and span is not other:
+            span = span.parent
+        return span is other
+
     def finish(self, error: BaseException | None = None, *, cancelled: bool = False, at: int | None = None) -> None:
         """End the span, now or at a time that has been, and queue it; later calls do nothing."""
         try:
             self._open.pop()  # atomic, so that two threads can't both finish it
         except IndexError:
+            return
+        if self.process != self.recorder.process:
             return
         if error is not None:
             self.error = error

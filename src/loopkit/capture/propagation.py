@@ -5,7 +5,7 @@ User and session ids go to hosts that were named, and never to a provider of mod
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -15,6 +15,7 @@ from opentelemetry import trace as otel_trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from loopkit import _host
+from loopkit._json import utf8
 from loopkit.capture.ambient import Ambient, ambient, holding
 from loopkit.capture.providers import provider_at
 
@@ -26,6 +27,7 @@ _USER, _SESSION = "loopkit.user_id", "loopkit.session_id"
 _LONGEST = 8192
 """Bytes of a baggage header that are read: W3C asks for no more to be carried."""
 _shield = _host.Shielded("reading a request's trace")
+_outgoing = _host.Shielded("telling another service of the trace")
 
 
 def outgoing_headers(url: str, *, baggage_to: Iterable[str] = ()) -> dict[str, str]:
@@ -37,16 +39,22 @@ def outgoing_headers(url: str, *, baggage_to: Iterable[str] = ()) -> dict[str, s
         httpx.get(url, headers=web.outgoing_headers(url, baggage_to=[".internal"]))
     """
     headers: dict[str, str] = {}
-    _W3C.inject(headers)
-    host = (urlsplit(url).hostname or "").lower()
-    allowed = any(host == each.lstrip(".") or (each.startswith(".") and host.endswith(each)) for each in baggage_to)
-    if allowed and provider_at(url) is None:
-        here = ambient()
-        said = {_USER: here.user_id, _SESSION: here.session_id}
-        items = [f"{name}={quote(value, safe='')}" for name, value in said.items() if value is not None]
-        if items:
-            headers["baggage"] = ",".join(items)
+    with _outgoing:
+        _W3C.inject(headers)
+        address = str(url)
+        host = (urlsplit(address).hostname or "").lower().rstrip(".")
+        if host and any(_is_at(host, each) for each in baggage_to) and provider_at(address) is None:
+            here = ambient()
+            said = {_USER: here.user_id, _SESSION: here.session_id}
+            items = [f"{name}={quote(utf8(value), safe='')}" for name, value in said.items() if value is not None]
+            if items:
+                headers["baggage"] = ",".join(items)
     return headers
+
+
+def _is_at(host: str, allowed: str) -> bool:
+    name = allowed.lstrip(".").lower()
+    return bool(name) and (host == name or (allowed.startswith(".") and host.endswith(f".{name}")))
 
 
 @contextmanager
@@ -86,11 +94,16 @@ class TraceMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers") or ()
-        }
+        headers: dict[str, str] = {}
+        with _shield:
+            headers = {_latin(name).lower(): _latin(value) for name, value in scope.get("headers") or ()}
         with incoming(headers, trust_baggage=self.trust_baggage):
             await self.app(scope, receive, send)
+
+
+def _latin(text: bytes | str) -> str:
+    """Headers are bytes, and some servers give strings."""
+    return text if isinstance(text, str) else text.decode("latin-1")
 
 
 class WsgiTraceMiddleware:
@@ -119,7 +132,7 @@ class _Body:
 
     def __init__(self, body: Iterable[bytes], context: otel_context.Context) -> None:
         self._body = body
-        self._iterator = iter(body)
+        self._iterator: Iterator[bytes] | None = None
         self._context = context
 
     def __iter__(self) -> _Body:
@@ -128,6 +141,8 @@ class _Body:
     def __next__(self) -> bytes:
         token = otel_context.attach(self._context)
         try:
+            if self._iterator is None:
+                self._iterator = iter(self._body)
             return next(self._iterator)
         finally:
             otel_context.detach(token)

@@ -15,6 +15,8 @@ _HOSTS = {
     "api.deepseek.com": "deepseek",
     "api.mistral.ai": "mistral_ai",
     "api.x.ai": "x_ai",
+    "api.cohere.com": "cohere",
+    "api.cohere.ai": "cohere",
     "api.perplexity.ai": "perplexity",
     "api.cerebras.ai": "cerebras",
     "api.moonshot.ai": "moonshot_ai",
@@ -80,7 +82,7 @@ def provider_of(client: type[Any], base_url: str, otherwise: str) -> str:
 def provider_at(url: str) -> str | None:
     """By host, and by port for those that run where one works."""
     parts = urlsplit(url)
-    host = (parts.hostname or "").lower()
+    host = (parts.hostname or "").lower().rstrip(".")
     if host in _HOSTS:
         return _HOSTS[host]
     for end, provider in _ENDS.items():

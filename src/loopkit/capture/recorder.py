@@ -14,7 +14,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace as otel_trace
 
 from loopkit._ids import Clock, Ids
-from loopkit.capture.ambient import ambient
+from loopkit.capture.ambient import ambient, both
 from loopkit.capture.identity import Identities
 from loopkit.capture.live import LiveSpan
 from loopkit.capture.sampling import Tail, head_probability, head_takes
@@ -38,6 +38,8 @@ class Recorder:
         self.worker = Worker(settings, sinks, tail)
         self.budget = self.worker.budget
         self.calling = Calling()
+        self.process = 0
+        """How many forks ago recording began."""
         self._services: dict[str, Any] = {}
         self.samples_root: Callable[[int, str, Kind], bool] | None = None
         """Whether the application's own OpenTelemetry samples a trace that begins here; None where it has none."""
@@ -51,7 +53,9 @@ class Recorder:
     def start(self, name: str, kind: Kind, task: str | None = None, under: LiveSpan | None = None) -> LiveSpan | None:
         """A span under the current one, or another, not yet current itself; None where it is sampled out."""
         here = otel_context.get_current()
-        parent = otel_trace.get_current_span(here) if under is None else under
+        parent = otel_trace.get_current_span(here)
+        if under is not None and not (isinstance(parent, LiveSpan) and parent.is_within(under)):
+            parent = under
         if isinstance(parent, LiveSpan):
             live = self._child(parent, name, kind)
         else:
@@ -61,7 +65,7 @@ class Recorder:
             live = root
         if task is not None:
             live.task = task
-        live.ambient = ambient(here) if under is None else under.ambient
+        live.ambient = ambient(here) if under is None else both(under.ambient, ambient(here))
         if live.ambient is not None and live.ambient.content is not None:
             live.keep_near(live.ambient.content)
         return live
@@ -189,6 +193,7 @@ class _Lazy:
 
 def _after_fork_in_child() -> None:
     for recorder in list(_recorders):
+        recorder.process += 1
         recorder.ids.after_fork()
         recorder.worker.after_fork()
 

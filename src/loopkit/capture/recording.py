@@ -22,7 +22,7 @@ from loopkit.capture.recorder import Recorder
 from loopkit.capture.snapshot import snapshot
 
 TOLD = otel_context.create_key("loopkit-told")
-"""In OpenTelemetry's context: the model call that is under way here is told of."""
+"""In OpenTelemetry's context: the recording of the model call that is under way here, which tells of it."""
 _shield = _host.Shielded("recording a call")
 
 
@@ -36,8 +36,10 @@ class Recording:
         "_last",
         "_told_as",
         "adopted",
+        "ends_if_cancelled",
         "exchange",
         "is_current",
+        "is_telling",
         "live",
         "recorder",
         "tells",
@@ -50,6 +52,7 @@ class Recording:
         exchange: Exchange | None = None,
         *,
         adopted: bool = False,
+        ends_if_cancelled: bool = True,
         is_current: bool = False,
         told_as: str | None = None,
     ) -> None:
@@ -58,6 +61,10 @@ class Recording:
         self.exchange = exchange
         self.adopted = adopted
         """Whether somebody else, a framework above, has started the span and ends it."""
+        self.ends_if_cancelled = ends_if_cancelled or not adopted
+        """Whether it ends here all the same when the call is cancelled, which its framework may never tell."""
+        self.is_telling = False
+        """Whether the call is being made: what is called below is the same call. A task begun there may outlive it."""
         self.tells = False
         """Whether nobody below is to tell of the same call."""
         self.is_current = is_current
@@ -78,10 +85,12 @@ class Recording:
         if not self.tells:
             return None if self.is_current else self.recorder.current(self.live)
         here = otel_context.get_current() if self.is_current else self.recorder.entering(self.live)
-        return otel_context.attach(otel_context.set_value(TOLD, True, here))
+        self.is_telling = True
+        return otel_context.attach(otel_context.set_value(TOLD, self, here))
 
     def leave(self, token: object) -> None:
         """Make current again what was before."""
+        self.is_telling = False
         if self.recorder is not None and token is not None:
             self.recorder.leave(token)
 
@@ -161,10 +170,11 @@ class Recording:
         if live is None or self._is_over:
             return
         self._is_over = True
-        if not self.adopted:
+        is_cancelled = cancelled or type(error).__name__ in CANCELLED
+        if not self.adopted or (is_cancelled and self.ends_if_cancelled):
             live.finish(error, cancelled=cancelled, at=at)
-        elif (cancelled or type(error).__name__ in CANCELLED) and live.is_recording():
-            live.status, live.error = "cancelled", error  # which its framework may not tell
+        elif is_cancelled and live.is_recording():
+            live.status, live.error = "cancelled", error
 
     def _read(self, body: str, exchange: Exchange) -> None:
         try:
@@ -206,7 +216,7 @@ def run(
         raise
     finally:
         recording.leave(token)
-    return received(result)
+    return _received(recording, received, result)
 
 
 async def arun(
@@ -225,7 +235,15 @@ async def arun(
         raise
     finally:
         recording.leave(token)
-    return received(result)
+    return _received(recording, received, result)
+
+
+def _received(recording: Recording, received: Callable[[Any], Any], result: Any) -> Any:
+    try:
+        return received(result)
+    except BaseException as error:
+        recording.raised(error)
+        raise
 
 
 def stream_filters(interceptors: Iterable[Interceptor], call: Call) -> tuple[Filter, ...]:

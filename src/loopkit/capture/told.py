@@ -64,6 +64,8 @@ def record_model_call(
         )
     if not isinstance(parameters, Mapping) and parameters is not None:
         raise InvalidInput(f"record_model_call's parameters is {parameters!r}: give a dict")
+    if isinstance(tools, (str, bytes)) or not isinstance(tools, Iterable):
+        raise InvalidInput(f"record_model_call's tools is {tools!r}: give a list of dicts")
     try:
         asked, said = told_messages(input, "user"), told_messages(output, "assistant")
     except TypeError as fault:

@@ -171,7 +171,7 @@ class _Learned:
         made = self._kept(body, spans)
         if len(self._gone) > before and isinstance(made.get("report"), dict):  # it counts labels by what they say
             said = {str(each.get("expected")) for each in made.get("examples") or ()}
-            labels = made["report"].get("labels") or {}
+            labels: dict[str, int] = made["report"].get("labels") or {}
             made["report"]["labels"] = {name: n for name, n in labels.items() if name in said}
         return made, len(self._gone) - before
 
@@ -184,13 +184,13 @@ class _Learned:
         return [self._kept(item, spans) for item in inside if not self._goes(item, spans)]
 
     def _goes(self, item: Any, spans: set[str]) -> bool:
+        fields: Any = item  # isinstance makes `item` a dict of unknown types; this stays Any
         if not isinstance(item, dict):
             return False
-        fields: dict[str, Any] = item
         if not spans.isdisjoint(fields.get("spans") or ()):
             self._gone.add(str(fields.get("id")))
             return True
-        return fields.get("example") in self._gone
+        return bool(fields.get("example") in self._gone)
 
 
 def _without(traces: set[str]) -> Callable[[bytes], bytes]:

@@ -99,33 +99,72 @@ def total(*counts: Any) -> int | None:
     return None if known[0] is None else sum(each or 0 for each in known)
 
 
-def changed(content: Any, change: Callable[[str], str]) -> Any:
-    """Content, a text or a list of parts, with its texts changed."""
-    pieces: Any = content  # isinstance makes `content` a list of unknown types; this stays Any
-    if isinstance(content, str):
-        return change(content)
-    if not isinstance(content, (list, tuple)):
-        return content
-    return [_changed_piece(piece, change) for piece in pieces]
+_NOT_SAID = frozenset(
+    ("type", "role", "id", "call_id", "tool_call_id", "tool_use_id", "toolUseId", "name", "status", "signature",
+     "format", "media_type", "mime_type", "mimeType", "detail", "index", "object", "cache_control", "cachePoint",
+     "file_id", "fileUri", "file_uri", "encrypted_content", "thoughtSignature", "thought_signature", "server_label")
+)  # fmt: skip
+"""What of a message's parts names and points, and is read by machines alone."""
+_CARRIES = frozenset(("data", "bytes", "file_data", "url", "image_url", "document_url", "uri"))
+"""What holds base64 or an address, unless it is words."""
 
 
-def _changed_piece(piece: Any, change: Callable[[str], str]) -> Any:
-    fields: Any = piece
-    if not isinstance(piece, Mapping) or fields.get("type") not in ("text", "input_text"):
-        return fields
-    text = fields.get("text")
-    return {**fields, "text": change(text)} if isinstance(text, str) else fields
+def changed(value: Any, change: Callable[[str], str]) -> Any:
+    """A copy of what is said in a text, a message's part, or lists of those: whatever its shape, and new ones too."""
+    if isinstance(value, str):
+        return change(value)
+    inside: Any = value  # isinstance makes `value` a mapping of unknown types; this stays Any
+    if isinstance(value, Mapping):
+        return {name: changed(item, change) if _is_said(name, item, inside) else item for name, item in inside.items()}
+    return [changed(item, change) for item in inside] if isinstance(value, (list, tuple)) else inside
+
+
+def change_within(thing: Any, change: Callable[[str], str]) -> None:
+    """The same in an SDK's object, which is changed itself."""
+    fields: dict[str, Any] = getattr(thing, "__dict__", None) or {}
+    extra: dict[str, Any] = getattr(thing, "model_extra", None) or {}
+    for place in (fields, extra):
+        for name, value in list(place.items()):
+            if not _is_said(name, value, fields):
+                continue
+            if isinstance(value, (str, dict)):
+                place[name] = changed(value, change)
+            elif isinstance(value, list):
+                place[name] = [_within(item, change) for item in sequence(value)]
+            else:
+                change_within(value, change)
+
+
+def _within(item: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(item, (str, dict, list)):
+        return changed(item, change)
+    change_within(item, change)
+    return item
+
+
+def _is_said(name: Any, value: Any, around: Mapping[str, Any]) -> bool:
+    if name in _CARRIES and isinstance(value, str):
+        return around.get("type") == "text" or any(map(str.isspace, value))
+    return name not in _NOT_SAID
+
+
+def some(thing: Any, name: str) -> list[Any]:
+    """What an SDK's object has of that name, where that is a list: a server may have answered anything."""
+    return [item for item in sequence(getattr(thing, name, None)) if item is not None]
 
 
 def since_the_model_spoke(messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The turns after the model's last one; a prefill at the very end is not a turn of the model's yet."""
+    """The turns after the model's last one; a prefill at the very end is not a turn of the model's yet.
+
+    What is no turn, since a server will say so, is passed over.
+    """
     end = len(messages)
-    while end and messages[end - 1].get("role") == "assistant":
+    while end and mapping(messages[end - 1]).get("role") == "assistant":
         end -= 1
     start = end
-    while start and messages[start - 1].get("role") != "assistant":
+    while start and mapping(messages[start - 1]).get("role") != "assistant":
         start -= 1
-    return list(range(start, end))
+    return [index for index in range(start, end) if isinstance(messages[index], Mapping)]
 
 
 def changed_texts(value: Any, change: Callable[[str], str]) -> Any:

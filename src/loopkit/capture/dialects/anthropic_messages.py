@@ -10,6 +10,7 @@ from typing import Any
 
 from loopkit.capture.dialects._content import (
     as_tool_turn,
+    change_within,
     changed,
     changed_texts,
     json_or_text,
@@ -18,6 +19,7 @@ from loopkit.capture.dialects._content import (
     other_part,
     sequence,
     since_the_model_spoke,
+    some,
     texts_in,
     total,
 )
@@ -83,13 +85,13 @@ class Messages:
         for index in since_the_model_spoke(messages):
             messages[index] = {
                 **messages[index],
-                "content": _with_results(messages[index].get("content"), change),
+                "content": changed(messages[index].get("content"), change),
             }
         return {**request, "messages": messages}
 
     def text(self, response: Any) -> str:
         """See `Dialect.text`."""
-        return "".join(block.text for block in response.content or () if block.type == "text")
+        return "".join(block.text for block in some(response, "content") if getattr(block, "type", None) == "text")
 
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`."""
@@ -100,11 +102,11 @@ class Messages:
         return self._changed(response.model_copy(deep=True), change)
 
     def _changed(self, response: Any, change: Callable[[str], str]) -> Any:
-        for block in response.content or ():
-            if block.type == "text":
-                block.text = change(block.text)
-            elif block.type == "tool_use":
+        for block in some(response, "content"):
+            if getattr(block, "type", None) == "tool_use":
                 block.input = changed_texts(block.input, change)
+            else:
+                change_within(block, change)
         return response
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -217,29 +219,6 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
         cache_read_tokens=read,
         cache_write_tokens=written,
     )
-
-
-def _with_results(content: Any, change: Callable[[str], str]) -> Any:
-    """Text blocks changed, those inside tool results and the texts of documents too."""
-    if not isinstance(content, (list, tuple)):
-        return changed(content, change)
-    return [_with_inner_texts(block, change) for block in changed(content, change)]
-
-
-def _with_inner_texts(given: Any, change: Callable[[str], str]) -> Any:
-    if not isinstance(given, Mapping):
-        return given
-    block = mapping(given)
-    kind = block.get("type")
-    if kind == "tool_result":
-        return {**block, "content": _with_results(block.get("content"), change)}
-    source = mapping(block.get("source"))
-    if kind == "document" and source.get("type") == "text":
-        data = source.get("data")
-        return {**block, "source": {**source, "data": change(data) if isinstance(data, str) else data}}
-    if kind == "document" and source.get("type") == "content":
-        return {**block, "source": {**source, "content": changed(source.get("content"), change)}}
-    return block
 
 
 def _finish(response: Mapping[str, Any]) -> str | None:

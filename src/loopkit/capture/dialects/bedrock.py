@@ -13,6 +13,7 @@ from typing import Any
 
 from loopkit.capture.dialects._content import (
     as_tool_turn,
+    changed,
     changed_texts,
     json_or_text,
     mapping,
@@ -95,8 +96,9 @@ class Converse:
         """See `Dialect.with_input`."""
         messages = [dict(item) for item in objects(request.get("messages"))]
         for index in since_the_model_spoke(messages):
-            messages[index]["content"] = [_changed(b, change) for b in sequence(messages[index].get("content"))]
-        return {**request, "messages": messages}
+            messages[index]["content"] = changed(messages[index].get("content") or [], change)
+        given = {"promptVariables": changed(request["promptVariables"], change)} if "promptVariables" in request else {}
+        return {**request, "messages": messages, **given}
 
     def text(self, response: Any) -> str:
         """See `Conversation.text`."""
@@ -110,7 +112,7 @@ class Converse:
         """See `Dialect.with_output`."""
         output = mapping(response.get("output"))
         message = mapping(output.get("message"))
-        content = [_changed(block, change) for block in sequence(message.get("content"))]
+        content = changed(message.get("content") or [], change)
         return {**response, "output": {**output, "message": {**message, "content": content}}}
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -213,7 +215,10 @@ class Invoke:
 
     def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
         """See `Dialect.with_input`."""
-        return {**request, "body": _maker(request).with_input(_body(request), change)}
+        maker = _maker(request)
+        if maker is _PROMPTED:  # of whatever shape
+            return {**request, "body": changed(request.get("body"), change)}
+        return {**request, "body": maker.with_input(_body(request), change)}
 
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`: all texts of the answer, whoever made its shape."""
@@ -348,6 +353,17 @@ class InvokeEmbedding(Invoke):
 _MESSAGES, _CONVERSE, _CHAT, _PROMPTED = Messages(), Converse(), Chat(), _Prompted()
 
 
+_TALKS = ("messages", "prompt", "message", "anthropic_version", "textGenerationConfig", "inferenceConfig")
+
+
+def embeds(request: Request) -> bool:
+    """Whether an invocation asks for vectors: by its body, since a model's id may be called anything."""
+    body = mapping(request.get("body"))
+    if any(name in body for name in _TALKS):
+        return False
+    return "texts" in body or "input_type" in body or "embed" in str(request.get("modelId"))
+
+
 def _maker(request: Request) -> Dialect:
     """By the body: a model's id may be an ARN that tells nothing."""
     model, body = str(request.get("modelId") or ""), mapping(request.get("body"))
@@ -420,22 +436,6 @@ def _finished(block: dict[str, Any]) -> dict[str, Any]:
         whole = mapping(use)
         return {**block, "toolUse": {**whole, "input": json_or_text(whole.get("input") or "{}")}}
     return block
-
-
-def _changed(block: Any, change: Callable[[str], str]) -> Any:
-    fields: Any = block
-    if isinstance(block, Mapping) and isinstance(fields.get("text"), str):
-        return {**fields, "text": change(fields["text"])}
-    if isinstance(block, Mapping) and isinstance(fields.get("toolUse"), Mapping):
-        use = mapping(fields["toolUse"])
-        return {**fields, "toolUse": {**use, "input": changed_texts(use.get("input"), change)}}
-    if isinstance(block, Mapping) and isinstance(fields.get("json"), (dict, list)):
-        return {**fields, "json": changed_texts(fields["json"], change)}
-    if isinstance(block, Mapping) and isinstance(fields.get("toolResult"), Mapping):
-        result = mapping(fields["toolResult"])
-        content = [_changed(inner, change) for inner in sequence(result.get("content"))]
-        return {**fields, "toolResult": {**result, "content": content}}
-    return fields
 
 
 def _finish(response: Mapping[str, Any]) -> str | None:

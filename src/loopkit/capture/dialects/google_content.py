@@ -12,7 +12,7 @@ from typing import Any
 
 from loopkit.capture.dialects._content import (
     as_tool_turn,
-    changed_texts,
+    changed,
     count,
     mapping,
     objects,
@@ -114,7 +114,7 @@ class GenerateContent:
         contents = [dict(content) for content in objects(request.get("contents"))]
         roles = [{"role": "assistant" if content.get("role") == "model" else "user"} for content in contents]
         for index in since_the_model_spoke(roles):
-            contents[index]["parts"] = [_changed(part, change) for part in sequence(contents[index].get("parts"))]
+            contents[index]["parts"] = changed(contents[index].get("parts") or [], change)
         return {**request, "contents": contents}
 
     def text(self, response: Any) -> str:
@@ -133,7 +133,7 @@ class GenerateContent:
         for each in objects(body.get("candidates")):
             content = each.get("content")
             if isinstance(content, dict):
-                content["parts"] = [_changed(part, change) for part in sequence(mapping(content).get("parts"))]
+                content["parts"] = changed(mapping(content).get("parts") or [], change)
         return response.model_copy(update={"body": json.dumps(body)})
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -212,7 +212,7 @@ class GoogleEmbeddings(Endpoint):
             if isinstance(content, str):
                 return change(content)
             whole = mapping(content)
-            return {**whole, "parts": [_changed(part, change) for part in sequence(whole.get("parts"))]}
+            return {**whole, "parts": changed(whole.get("parts") or [], change)}
 
         made = dict(request)
         for name in ("requests", "instances"):
@@ -285,19 +285,6 @@ def _part(part: Mapping[str, Any]) -> Part:
         return Part(type="uri", uri=data.get("fileUri"), mime_type=data.get("mimeType"))
     kind = next(iter(part), "data")
     return Part(type=kind, content=part.get(kind))
-
-
-def _changed(part: Any, change: Callable[[str], str]) -> Any:
-    fields: Any = part
-    if not isinstance(part, Mapping) or fields.get("thought"):
-        return fields
-    if isinstance(fields.get("text"), str):
-        return {**fields, "text": change(fields["text"])}
-    for name, inner in (("functionCall", "args"), ("functionResponse", "response"), ("function_response", "response")):
-        call = mapping(fields.get(name))
-        if inner in call:
-            return {**fields, name: {**call, inner: changed_texts(call[inner], change)}}
-    return fields
 
 
 def _append(parts: list[dict[str, Any]], part: dict[str, Any]) -> None:

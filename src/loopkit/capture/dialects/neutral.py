@@ -80,13 +80,10 @@ def told_messages(given: Any, role: str) -> list[dict[str, Any]]:
         return []
     if isinstance(given, (str, Message, Mapping)):
         given = [given]
+    items: Any = given  # isinstance makes `given` an iterable of unknown types; this stays Any
     if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise TypeError(f"they are {type(given).__name__}: give a text, a message, or a list of them")
-    return [_told(item, role) for item in _list(given)]
-
-
-def _list(given: Any) -> list[Any]:
-    return list(given)
+    return [_told(item, role) for item in items]
 
 
 def _told(item: Any, role: str) -> dict[str, Any]:

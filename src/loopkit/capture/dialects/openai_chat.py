@@ -17,6 +17,7 @@ from loopkit.capture.dialects._content import (
     other_part,
     sequence,
     since_the_model_spoke,
+    some,
     texts_in,
 )
 from loopkit.capture.dialects._protocol import Fold
@@ -36,6 +37,7 @@ _PARAMETERS = {
     "presence_penalty": "presence_penalty",
     "n": "choice.count",
 }
+_INSTRUCTS = ("system", "developer", "assistant")
 _OTHER_TEXTS = ("refusal", "reasoning_content", "reasoning")
 _FINISH = {"tool_calls": "tool_call", "function_call": "tool_call"}
 _NOT_PARAMETERS = frozenset(("messages", "model", "tools", "stream", "stream_options"))
@@ -91,16 +93,13 @@ class Chat:
         """See `Dialect.with_input`."""
         messages = list(sequence(request.get("messages")))
         for index in since_the_model_spoke(messages):
-            if messages[index].get("role") in ("user", "tool"):
-                messages[index] = {
-                    **messages[index],
-                    "content": changed(messages[index].get("content"), change),
-                }
+            if messages[index].get("role") not in _INSTRUCTS:
+                messages[index] = {**messages[index], "content": changed(messages[index].get("content"), change)}
         return {**request, "messages": messages}
 
     def text(self, response: Any) -> str:
         """See `Dialect.text`."""
-        return "".join(c.message.content or "" for c in response.choices or () if c.message)
+        return "".join(c.message.content or "" for c in some(response, "choices") if c.message)
 
     def output_texts(self, response: Any) -> list[str]:
         """See `Dialect.output_texts`."""
@@ -111,12 +110,14 @@ class Chat:
         return self._changed(response.model_copy(deep=True), change)
 
     def _changed(self, response: Any, change: Callable[[str], str]) -> Any:
-        for message in [choice.message for choice in response.choices or () if choice.message]:
+        for message in [choice.message for choice in some(response, "choices") if getattr(choice, "message", None)]:
             for name in ("content", "refusal"):
                 change_text(message, name, "parsed", change)
             if getattr(message, "function_call", None) is not None:
                 change_text(message.function_call, "arguments", None, change)
-            for call in message.tool_calls or ():
+            if getattr(message, "audio", None) is not None:
+                change_text(message.audio, "transcript", None, change)
+            for call in some(message, "tool_calls"):
                 if getattr(call, "function", None) is not None:
                     change_text(call.function, "arguments", "parsed_arguments", change)
                 if getattr(call, "custom", None) is not None:
@@ -168,6 +169,8 @@ class _Choice:
         self.role = "assistant"
         self.texts: dict[str, list[str]] = {}
         self.calls: dict[int, dict[str, Any]] = {}
+        self.function: dict[str, str] = {}
+        """Legacy: the one function that the model calls."""
         self.finish_reason: str | None = None
         self.logprobs: list[Any] = []
         self.token_ids: list[int] = []
@@ -197,28 +200,38 @@ class _Choice:
         for name in _OTHER_TEXTS:
             if text := fields.get(name):
                 self.texts.setdefault(name, []).append(text)
+        if (function := fields.get("function_call")) is not None:
+            for name in ("name", "arguments"):
+                self.function[name] = self.function.get(name, "") + (getattr(function, name, None) or "")
         if (sound := fields.get("audio")) is not None:
             for name, piece in mapping(sound if isinstance(sound, dict) else sound.__dict__).items():
                 self.sound.setdefault(name, []).append(piece)
 
     def _feed_call(self, call: Any) -> None:
-        known = self.calls.setdefault(call.index, {"id": None, "type": "function", "name": "", "arguments": ""})
+        known = self.calls.setdefault(call.index, {"id": None, "type": "function", "name": "", "said": ""})
         known["id"] = call.id or known["id"]
         if call.function is not None:
             known["name"] += call.function.name or ""
-            known["arguments"] += call.function.arguments or ""
+            known["said"] += call.function.arguments or ""
+        elif custom := mapping(mapping(call.model_extra).get("custom")):
+            known["type"] = "custom"
+            known["name"] += custom.get("name") or ""
+            known["said"] += custom.get("input") or ""
 
     def result(self) -> dict[str, Any]:
         message: dict[str, Any] = {"role": self.role, "content": None}
         message.update({name: "".join(pieces) for name, pieces in self.texts.items()})
         if self.sound:
             message["audio"] = _joined(self.sound)
+        if self.function:
+            message["function_call"] = self.function
         if self.calls:
+            says = {"function": "arguments", "custom": "input"}
             message["tool_calls"] = [
                 {
                     "id": c["id"],
-                    "type": "function",
-                    "function": {"name": c["name"], "arguments": c["arguments"]},
+                    "type": c["type"],
+                    c["type"]: {"name": c["name"], says[c["type"]]: c["said"]},
                 }
                 for _, c in sorted(self.calls.items())
             ]
@@ -292,16 +305,15 @@ def _parts(item: Mapping[str, Any]) -> list[Part]:
             parts.append(Part(type="text", content=sound["transcript"]))
         parts.append(Part(type="blob", content=sound.get("data"), id=sound.get("id"), mime_type="audio/*"))
     for call in objects(item.get("tool_calls")):
-        function = mapping(call.get("function"))
-        parts.append(
-            Part(
-                type="tool_call",
-                id=call.get("id"),
-                name=function.get("name"),
-                arguments=json_or_text(function.get("arguments")),
-            )
-        )
+        parts.append(_tool_call(mapping(call.get("function")) or mapping(call.get("custom")), call.get("id")))
+    if function := mapping(item.get("function_call")):
+        parts.append(_tool_call(function, None))
     return parts
+
+
+def _tool_call(called: Mapping[str, Any], id: Any) -> Part:
+    said = called.get("input") if "input" in called else json_or_text(called.get("arguments"))
+    return Part(type="tool_call", id=id, name=called.get("name"), arguments=said)
 
 
 def _content_part(piece: Mapping[str, Any]) -> Part:

@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loopkit.capture.dialects._content import changed, json_or_text, mapping, objects, other_part, sequence, texts_in
+from loopkit.capture.dialects._content import (
+    change_within,
+    changed,
+    changed_texts,
+    json_or_text,
+    mapping,
+    objects,
+    other_part,
+    sequence,
+    some,
+    texts_in,
+)
 from loopkit.capture.dialects.openai_chat import change_text
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
@@ -65,19 +76,23 @@ class Responses:
 
     def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
         """See `Dialect.with_input`."""
-        given = request.get("input")
+        given, prompt = request.get("input"), request.get("prompt")
+        prompted = dict(request)
+        if isinstance(prompt, Mapping) and "variables" in prompt:
+            prompted["prompt"] = {**prompt, "variables": changed_texts(prompt["variables"], change)}
         if isinstance(given, str):
-            return {**request, "input": change(given)}
+            return {**prompted, "input": change(given)}
         items = list(sequence(given))
         for index in range(len(items) - 1, -1, -1):
             item = items[index]
-            if item.get("role") == "assistant" or item.get("type") in ("function_call", "reasoning"):
+            if not isinstance(item, Mapping):
+                continue
+            turn = mapping(item)
+            if _is_the_models(turn):
                 break
-            if item.get("role") == "user":
-                items[index] = {**item, "content": changed(item.get("content"), change)}
-            elif item.get("type") == "function_call_output":
-                items[index] = {**item, "output": changed(item.get("output"), change)}
-        return {**request, "input": items}
+            if turn.get("role") not in ("system", "developer"):
+                items[index] = changed(item, change)
+        return {**prompted, "input": items} if "input" in request else prompted
 
     def text(self, response: Any) -> str:
         """See `Dialect.text`."""
@@ -224,20 +239,29 @@ def _finish(answer: Mapping[str, Any]) -> str | None:
 def _text_parts(response: Any) -> list[Any]:
     return [
         part
-        for item in response.output or ()
-        if item.type == "message"
-        for part in item.content
-        if part.type == "output_text"
+        for item in some(response, "output")
+        if getattr(item, "type", None) == "message"
+        for part in some(item, "content")
+        if getattr(part, "type", None) == "output_text"
     ]
 
 
 def _changed_in(response: Any, change: Callable[[str], str]) -> Any:
     """The response itself, with what the model said changed: texts, refusals, and what tools are to get."""
-    for item in response.output or ():
-        for part in getattr(item, "content", None) or () if item.type == "message" else ():
-            change_text(part, "text" if part.type == "output_text" else "refusal", "parsed", change)
-        if item.type == "function_call":
+    for item in some(response, "output"):
+        kind = getattr(item, "type", None)
+        if kind == "message":
+            for part in some(item, "content"):
+                is_text = getattr(part, "type", None) == "output_text"
+                change_text(part, "text" if is_text else "refusal", "parsed", change)
+        elif kind == "function_call":
             change_text(item, "arguments", "parsed_arguments", change)
-        elif item.type == "custom_tool_call":
-            change_text(item, "input", None, change)
+        else:
+            change_within(item, change)
     return response
+
+
+def _is_the_models(item: Mapping[str, Any]) -> bool:
+    """Whether it is a turn of the model's: what comes before it, it has seen."""
+    kind = str(item.get("type") or "")
+    return item.get("role") == "assistant" or kind.endswith("_call") or kind in ("reasoning", "compaction")

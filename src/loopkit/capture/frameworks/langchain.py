@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -32,7 +33,7 @@ from loopkit.capture.exchange import Exchange
 from loopkit.capture.live import LiveSpan
 from loopkit.capture.offer import Offer, offered
 from loopkit.capture.providers import provider_known_as
-from loopkit.capture.sdks._protocol import Undo
+from loopkit.capture.sdks._protocol import Undo, all_undone, replace_method
 from loopkit.capture.snapshot import snapshot
 from loopkit.types import Kind
 from loopkit.wire import names
@@ -50,7 +51,7 @@ _shield = _host.Shielded("recording LangChain")
 class _Run:
     """One run of LangChain's, and its span."""
 
-    __slots__ = ("asked", "children", "live", "offer", "parent", "provider")
+    __slots__ = ("asked", "children", "live", "offer", "parent", "provider", "task", "thread")
 
     def __init__(self, live: LiveSpan | None, parent: UUID | None) -> None:
         self.live = live
@@ -59,7 +60,19 @@ class _Run:
         """Of a model call: what went in, in neutral shape."""
         self.provider = "_OTHER"
         self.children: set[UUID] = set()
+        task = _task()
+        self.task = None if task is None else weakref.ref(task)
+        self.thread = threading.get_ident()
         self.offer: Offer | None = None
+
+
+def _task() -> Any:
+    """The asyncio task that runs here, where one does."""
+    asyncio: Any = sys.modules.get("asyncio")
+    try:
+        return None if asyncio is None else asyncio.current_task()
+    except RuntimeError:  # no loop
+        return None
 
 
 class Runs:
@@ -116,16 +129,29 @@ class Runs:
         if run is None:
             return
         for child in children:
-            self.end(child, cancelled=True)
+            if not self._runs_on(child):
+                self.end(child, cancelled=True)
         live = run.live
         if live is None:
             return
+        if live.exchange is None and run.asked is not None:  # nobody has answered
+            live.exchange = _exchange(live, run)
         if output is not None and not live.bare:
             live.output = snapshot(output)
         if error is not None and type(error).__name__ in _NO_ERRORS:
             live.set_attribute("langgraph.interrupted", True)
             error = None
         live.finish(error, cancelled=cancelled)
+
+    def _runs_on(self, run_id: UUID) -> bool:
+        """Whether a run outlives the one above: in a task of its own that isn't done, or in another thread."""
+        run = self._runs.get(run_id)
+        if run is None:
+            return False
+        task = None if run.task is None else run.task()
+        if run.task is not None:
+            return task is not None and task is not _task() and not task.done()
+        return run.thread != threading.get_ident()
 
     def ask(self, run: _Run, serialized: Any, messages: list[dict[str, Any]], about: Mapping[str, Any]) -> None:
         """A model is about to be called."""
@@ -161,8 +187,7 @@ class Runs:
             return
         live = run.live
         if live.exchange is None and run.asked is not None:
-            exchange = Exchange(NEUTRAL, run.provider, bare=live.bare)
-            exchange.ask(run.asked)
+            exchange = _exchange(live, run)
             exchange.answer_with(_answer(result))
             live.exchange = exchange
         recorder = slot.recorder
@@ -171,6 +196,13 @@ class Runs:
                 message = getattr(generation, "message", None)
                 if message is not None:
                     recorder.identities.remember(message, live.id)
+
+
+def _exchange(live: LiveSpan, run: _Run) -> Exchange:
+    """What was asked, for a model that no hook has seen called."""
+    exchange = Exchange(NEUTRAL, run.provider, bare=live.bare)
+    exchange.ask(run.asked or {})
+    return exchange
 
 
 RUNS = Runs()
@@ -309,57 +341,56 @@ class LangChain:
 
 def _give_bodies_their_span(module: Any) -> Undo:
     """Chains, tools and nodes run in a copy of the context, made by this function: nothing is to be put back there."""
-    original = module._set_config_context
 
-    @functools.wraps(original)
-    def set_config_context(config: Any, *args: Any, **kwargs: Any) -> Any:
-        result = original(config, *args, **kwargs)
-        with _shield:
-            live = RUNS.live(getattr(mapping(config).get("callbacks"), "parent_run_id", None))
-            if live is not None and live.is_recording():
-                otel_context.attach(holding(live.ambient, otel_trace.set_span_in_context(live)))
-        return result
+    def make(original: Any, is_on: Callable[[], bool]) -> Any:
+        def set_config_context(config: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(config, *args, **kwargs)
+            with _shield:
+                live = RUNS.live(getattr(mapping(config).get("callbacks"), "parent_run_id", None)) if is_on() else None
+                if live is not None and live.is_recording():
+                    otel_context.attach(holding(live.ambient, otel_trace.set_span_in_context(live)))
+            return result
 
-    module._set_config_context = set_config_context
-    return lambda: setattr(module, "_set_config_context", original)
+        return set_config_context
+
+    return replace_method(module, "_set_config_context", make)
 
 
 def _give_calls_their_offer(module: Any) -> Undo:
     """Of several calls at once each finds its own span; a cancelled one ends, which LangChain doesn't tell."""
+
+    def whole(original: Any, is_on: Callable[[], bool]) -> Any:
+        def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
+            offer = _offer_of(kwargs) if is_on() else None
+            token = None if offer is None else offered.set(offer)
+            try:
+                return original(self, *args, **kwargs)
+            finally:
+                if token is not None:
+                    offered.reset(token)
+
+        return generate
+
+    def awhole(original: Any, is_on: Callable[[], bool]) -> Any:
+        async def agenerate(self: Any, *args: Any, **kwargs: Any) -> Any:
+            offer = _offer_of(kwargs) if is_on() else None
+            token = None if offer is None else offered.set(offer)
+            try:
+                return await original(self, *args, **kwargs)
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    with _shield:
+                        RUNS.end(kwargs["run_manager"].run_id, error=error)
+                raise
+            finally:
+                if token is not None:
+                    offered.reset(token)
+
+        return agenerate
+
     model: Any = module.BaseChatModel
-    whole, awhole = model._generate_with_cache, model._agenerate_with_cache
-
-    @functools.wraps(whole)
-    def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        offer = _offer_of(kwargs)
-        token = None if offer is None else offered.set(offer)
-        try:
-            return whole(self, *args, **kwargs)
-        finally:
-            if token is not None:
-                offered.reset(token)
-
-    @functools.wraps(awhole)
-    async def agenerate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        offer = _offer_of(kwargs)
-        token = None if offer is None else offered.set(offer)
-        try:
-            return await awhole(self, *args, **kwargs)
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                with _shield:
-                    RUNS.end(kwargs["run_manager"].run_id, error=error)
-            raise
-        finally:
-            if token is not None:
-                offered.reset(token)
-
-    model._generate_with_cache, model._agenerate_with_cache = generate, agenerate
-
-    def undo() -> None:
-        model._generate_with_cache, model._agenerate_with_cache = whole, awhole
-
-    return undo
+    methods = {"_generate_with_cache": whole, "_agenerate_with_cache": awhole}
+    return all_undone([replace_method(model, name, make) for name, make in methods.items()])
 
 
 def _offer_of(kwargs: Mapping[str, Any]) -> Offer | None:

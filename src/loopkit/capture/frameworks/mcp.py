@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 from opentelemetry import trace as otel_trace
@@ -12,7 +12,7 @@ from loopkit.capture import slot
 from loopkit.capture.dialects._content import sequence
 from loopkit.capture.live import LiveSpan
 from loopkit.capture.recording import Recording
-from loopkit.capture.sdks._protocol import Undo
+from loopkit.capture.sdks._protocol import Undo, replace_method
 from loopkit.capture.snapshot import snapshot
 from loopkit.wire import names
 
@@ -29,35 +29,27 @@ class Mcp:
 
     def patch(self, module: Any) -> Undo:
         """`ClientSession.call_tool` is under every way to call one, frameworks' too."""
-        session: Any = module.ClientSession
-        original = session.call_tool
-        is_on = [True]
+        return replace_method(module.ClientSession, "call_tool", _recorded)
 
-        @functools.wraps(original)
-        async def call_tool(client: Any, name: str, arguments: Any = None, *args: Any, **kwargs: Any) -> Any:
-            recording = _started(client, name, arguments) if is_on else None
-            if recording is None:
-                return await original(client, name, arguments, *args, **kwargs)
-            token = recording.enter()
-            try:
-                result = await original(client, name, arguments, *args, **kwargs)
-            except BaseException as error:
-                recording.raised(error)
-                raise
-            finally:
-                recording.leave(token)
-            with _shield:
-                _ended(recording, result)
-            return result
 
-        session.call_tool = call_tool
+def _recorded(original: Any, is_on: Callable[[], bool]) -> Any:
+    async def call_tool(client: Any, name: str, arguments: Any = None, *args: Any, **kwargs: Any) -> Any:
+        recording = _started(client, name, arguments) if is_on() else None
+        if recording is None:
+            return await original(client, name, arguments, *args, **kwargs)
+        token = recording.enter()
+        try:
+            result = await original(client, name, arguments, *args, **kwargs)
+        except BaseException as error:
+            recording.raised(error)
+            raise
+        finally:
+            recording.leave(token)
+        with _shield:
+            _ended(recording, result)
+        return result
 
-        def undo() -> None:
-            is_on.clear()
-            if session.call_tool is call_tool:
-                session.call_tool = original
-
-        return undo
+    return call_tool
 
 
 def _started(client: Any, name: str, arguments: Any) -> Recording | None:
@@ -67,8 +59,8 @@ def _started(client: Any, name: str, arguments: Any) -> Recording | None:
     with _shield:
         server = getattr(client, "server_info", None)
         here = otel_trace.get_current_span()
-        if isinstance(here, LiveSpan) and here.kind == "tool" and here.name == name and here.is_recording():
-            _say_whose(here, server)  # a framework above tells of the same call
+        if isinstance(here, LiveSpan) and _tells_of(here, name, arguments):
+            _say_whose(here, server)
             return None
         live = recorder.start(name, "tool")
         if live is not None:
@@ -77,6 +69,13 @@ def _started(client: Any, name: str, arguments: Any) -> Recording | None:
                 live.input = snapshot(arguments or {})
         return Recording(recorder, live)
     return None
+
+
+def _tells_of(live: LiveSpan, name: str, arguments: Any) -> bool:
+    """Whether a framework's span above is of this call, and of no other yet."""
+    if live.kind != "tool" or live.name != name or not live.is_recording() or names.TOOL_TYPE in live.attributes:
+        return False
+    return live.input is None or not live.input.startswith("{") or live.input == snapshot(arguments or {})
 
 
 def _say_whose(live: LiveSpan, server: Any) -> None:

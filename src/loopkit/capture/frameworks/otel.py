@@ -7,12 +7,14 @@ destinations, never back to the application's.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from opentelemetry import trace as otel_trace
 
 from loopkit import _host
 from loopkit.capture import slot
+from loopkit.capture.ambient import Less, ambient, less_of
 from loopkit.capture.foreign import MODEL_KINDS
 from loopkit.capture.live import LiveSpan
 from loopkit.wire import names
@@ -30,6 +32,8 @@ class OthersProcessor:
     def __init__(self) -> None:
         self._told: dict[int, None] = {}
         """Spans of model calls below a span of ours that tells of the same call."""
+        self._near: dict[int, Less] = {}
+        """How far the content of spans under way may go, where that is less far than the settings have it."""
 
     def on_start(self, span: Any, parent_context: Any = None) -> None:
         """A call that we tell of already isn't told again."""
@@ -39,6 +43,12 @@ class OthersProcessor:
             while len(recorder.others) > _MOST_OPEN:
                 recorder.others.pop(next(iter(recorder.others)), None)
         above = otel_trace.get_current_span(parent_context)
+        near = above.content if isinstance(above, LiveSpan) else self._near.get(above.get_span_context().span_id)
+        near = less_of(near, ambient(parent_context).content)
+        if near is not None:
+            self._near[span.get_span_context().span_id] = near
+            while len(self._near) > _MOST_OPEN:
+                self._near.pop(next(iter(self._near)), None)
         is_within = isinstance(above, LiveSpan) and above.kind in MODEL_KINDS and above.is_recording()
         if isinstance(above, LiveSpan) and is_within and kind_of(span.attributes or {}) in MODEL_KINDS:
             self._told[span.get_span_context().span_id] = None
@@ -52,6 +62,7 @@ class OthersProcessor:
         if recorder is None:
             return
         recorder.others.pop(span.context.span_id, None)
+        near = self._near.pop(span.context.span_id, None)
         with _shield:
             attributes: Mapping[str, Any] = span.attributes or {}
             kind = None if span.instrumentation_scope.name == "loopkit" else kind_of(attributes)
@@ -62,7 +73,8 @@ class OthersProcessor:
             values = translated(attributes, kind)
             if names.PROVIDER in values:
                 values[names.PROVIDER] = str(values[names.PROVIDER]).lower()
-            recorder.put(decode_span(encode_foreign(span, values), recorder.settings.service))
+            read = decode_span(encode_foreign(span, values), recorder.settings.service)
+            recorder.put(read if near is None else replace(read, content_status=near))
 
     def _on_ending(self, span: Any) -> None:
         """Nothing is to be changed."""

@@ -23,7 +23,7 @@ class Sdk(Protocol):
     """One SDK package, with all its clients."""
 
     name: str
-    """Of the package."""
+    """As `instrument()` is told it."""
     conversation: Conversation | None
     """How a router calls its clients; None where it doesn't."""
 
@@ -173,39 +173,51 @@ def all_undone(undos: Iterable[Undo]) -> Undo:
 
 def replace_methods(target: Any, begins: Mapping[str, Begin]) -> Undo:
     """Put hooks in the place of methods, by name, on a class or on one object; gives back what undoes it."""
-    before = {name: target.__dict__.get(name) for name in begins}
-    ours: dict[str, Any] = {}
-    is_on = [True]
+    return all_undone([replace_method(target, name, _hook(begin)) for name, begin in begins.items()])
 
-    def while_on(begin: Begin) -> Begin:
-        def asked(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begun | None:
-            return begin(target, args, kwargs) if is_on else None
 
-        return asked
+def _hook(begin: Begin) -> Callable[[Any, Callable[[], bool]], Any]:
+    def make(original: Any, is_on: Callable[[], bool]) -> Any:
+        def begin_if_on(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begun | None:
+            return begin(target, args, kwargs) if is_on() else None
 
-    for name, begin in ((name, while_on(begin)) for name, begin in begins.items()):
-        original = getattr(target, name)
         is_async = inspect.iscoroutinefunction(inspect.unwrap(original))
-        if isinstance(target, type):
-            setattr(target, name, functools.wraps(original)(hooked_method(original, begin, is_async=is_async)))
-        else:
-            bound = functools.partial(_without_object, original)
-            made = functools.wraps(original)(hooked_method(bound, begin, is_async=is_async))
-            setattr(target, name, types.MethodType(made, target))
-        ours[name] = target.__dict__[name]
+        return hooked_method(_unbound(original), begin_if_on, is_async=is_async)
+
+    return make
+
+
+def replace_method(target: Any, name: str, make: Callable[[Any, Callable[[], bool]], Any]) -> Undo:
+    """Put something in the place of a method, on a class, an object or a module; gives back what undoes it.
+
+    `make` is given what was there, and a function that says whether ours is still on: where somebody else has patched
+    it since, theirs stays, and ours in it is to let everything pass.
+    """
+    own, original = target.__dict__.get(name), getattr(target, name)
+    on = [True]
+    made = functools.wraps(original)(make(original, lambda: bool(on)))
+    is_object = not isinstance(target, (type, types.ModuleType))
+    setattr(target, name, types.MethodType(made, target) if is_object else made)
+    ours = target.__dict__[name]
 
     def undo() -> None:
-        is_on.clear()
-        for name, own in before.items():
-            if target.__dict__.get(name) is not ours[name]:
-                continue  # somebody else has patched it since: theirs stays, and ours in it lets everything pass
-            if own is None:
-                delattr(target, name)
-            else:
-                setattr(target, name, own)
+        on.clear()
+        if target.__dict__.get(name) is not ours:
+            return
+        if own is None:
+            delattr(target, name)
+        else:
+            setattr(target, name, own)
 
     return undo
 
 
-def _without_object(method: Callable[..., Any], _: Any, *args: Any, **kwargs: Any) -> Any:
-    return method(*args, **kwargs)
+def _unbound(method: Any) -> Callable[..., Any]:
+    """A method to be called with its object first, which a bound one has already."""
+    if not isinstance(method, types.MethodType):
+        return method  # type: ignore[no-any-return]
+
+    def call(_: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return method(*args, **kwargs)
+
+    return call

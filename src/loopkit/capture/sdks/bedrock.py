@@ -9,16 +9,19 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from loopkit import _host
 from loopkit.capture import slot
 from loopkit.capture.chain import Call, Interceptor
 from loopkit.capture.dialects._content import json_or_text, mapping
 from loopkit.capture.dialects._protocol import Conversation, Dialect
+from loopkit.capture.dialects.bedrock import embeds
 from loopkit.capture.dialects.known import CONVERSE, INVOKE, INVOKE_EMBEDDING
 from loopkit.capture.hooked import HookedCall
 from loopkit.capture.hooked import begin as begin_call
 from loopkit.capture.sdks._protocol import Begin, Begun, Patched, Undo, replace_methods
 from loopkit.capture.stream import RecordedIterator, watch_garbage
 
+_closing = _host.Shielded("recording a body that was closed")
 _OPERATIONS: Mapping[str, tuple[Dialect, bool]] = {
     "Converse": (CONVERSE, False),
     "ConverseStream": (CONVERSE, True),
@@ -62,7 +65,7 @@ def _begins(interceptors: tuple[Interceptor, ...], provider: str | None) -> dict
             return None
         dialect, streams = known
         asked = _asked(params, streams=streams)
-        if dialect is INVOKE and "embed" in str(asked.get("modelId")):
+        if dialect is INVOKE and embeds(asked):
             dialect = INVOKE_EMBEDDING
         served = provider or "aws.bedrock"
         hooked = begin_call(dialect, served, asked, stream=streams, interceptors=interceptors)
@@ -89,13 +92,17 @@ def _sent(hooked: HookedCall, call: Call, params: Any) -> Any:
         return params
     changed = dict(call.request)
     changed.pop("stream", None)
-    if isinstance(changed.get("body"), dict):
+    if isinstance(changed.get("body"), (dict, list)):
         changed["body"] = json.dumps(changed["body"])
     return changed
 
 
 def _received(hooked: HookedCall) -> Callable[[Any], Any]:
     def received(result: Any) -> Any:
+        whole: Any = result  # isinstance makes `result` a dict of unknown types; this stays Any
+        if not isinstance(result, dict):  # an interceptor's own answer
+            return hooked.received_whole(whole)
+        result = whole
         if _RESULT in result:
             return _closed(result, hooked)
         name = next((name for name in ("stream", "body") if hasattr(result.get(name), "_event_generator")), None)
@@ -146,7 +153,9 @@ def _told(result: Mapping[str, Any], data: bytes) -> dict[str, Any]:
 def _watch_body(result: Mapping[str, Any], hooked: HookedCall) -> None:
     """Recorded when the application has read it."""
     raw: Any = result["body"]._raw_stream
-    result["body"]._raw_stream = _Watched(raw, hooked, lambda data: _told(result, data))
+    length = str(getattr(result["body"], "_content_length", ""))
+    told = functools.partial(_told, result)
+    result["body"]._raw_stream = _Watched(raw, hooked, told, int(length) if length.isdigit() else None)
     watch_garbage(result["body"], hooked.recording)
     hooked.recording.remember(result["body"])
 
@@ -154,10 +163,12 @@ def _watch_body(result: Mapping[str, Any], hooked: HookedCall) -> None:
 class _Watched:
     """A body's own stream, which keeps what passes."""
 
-    def __init__(self, raw: Any, hooked: HookedCall, told: Callable[[bytes], Any]) -> None:
+    def __init__(self, raw: Any, hooked: HookedCall, told: Callable[[bytes], Any], length: int | None) -> None:
         self._raw = raw
         self._hooked = hooked
         self._told = told
+        self._length = length
+        """Of the whole body, where the server said so."""
         self._kept = bytearray()
 
     def __getattr__(self, name: str) -> Any:
@@ -170,7 +181,8 @@ class _Watched:
         except BaseException as error:
             self._hooked.recording.raised(error)
             raise
-        self._keep(data, ended=amount is None or (not data and amount > 0))
+        is_whole = amount is None or amount < 0
+        self._keep(data, ended=is_whole or (amount is not None and self._is_last(data, amount)))
         return data
 
     def readinto(self, buffer: Any) -> int:
@@ -192,9 +204,22 @@ class _Watched:
             yield piece
         self._keep(b"", ended=True)
 
+    def close(self) -> None:
+        """What has been read is kept; the rest nobody wants."""
+        recording = self._hooked.recording
+        if self._kept and recording.exchange is not None:
+            with _closing:
+                recording.exchange.answer_with(self._told(bytes(self._kept)))
+        recording.abandoned()
+        self._raw.close()
+
+    def _is_last(self, data: bytes, wanted: int) -> bool:
+        """Where the server gave no length, the end is where there was less than was wanted."""
+        return wanted > 0 and (not data or (self._length is None and len(data) < wanted))
+
     def _keep(self, data: bytes, *, ended: bool) -> None:
         self._kept += data
-        if ended:
+        if ended or (self._length is not None and len(self._kept) >= self._length):
             self._hooked.received_whole(self._told(bytes(self._kept)))
 
 

@@ -9,7 +9,7 @@ class.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,11 +31,18 @@ _ARGUMENTS = ("cast_to", "options")
 class Stainless:
     """See `Sdk`. One of the packages."""
 
-    def __init__(self, name: str, paths: Mapping[str, Dialect], conversation: Conversation) -> None:
+    def __init__(
+        self,
+        name: str,
+        paths: Mapping[str, Dialect],
+        conversation: Conversation,
+        is_left_out: Callable[[Any], bool] | None = None,
+    ) -> None:
         self.name = self.extra = name
         self.module = f"{name}._base_client"
-        self.paths = paths
-        """Which dialect speaks at a path."""
+        self._paths = paths
+        self.is_left_out = is_left_out
+        """Whether the SDK marks an argument with this as left out, and takes it away further below."""
         self.conversation: Conversation | None = conversation
 
     def knows(self, client: Any) -> bool:
@@ -47,15 +54,26 @@ class Stainless:
 
     def is_wrapped(self, client: Any) -> bool:
         """See `Sdk.is_wrapped`."""
-        return _MARK in type(client).__dict__
+        return any(hook.is_on for hook in _hooks(client).values())
+
+    def dialect_at(self, url: str) -> Dialect | None:
+        """What speaks at a path, however it was written: the SDKs' resources say "/chat/completions"."""
+        known = self._paths.get(url)
+        if known is not None:
+            return known
+        path = "/" + (urlsplit(url).path if url.startswith("http") else url.partition("?")[0]).strip("/")
+        is_whole = url.startswith("http")
+        found = (each for at, each in self._paths.items() if path == at or (is_whole and path.endswith(at)))
+        return next(found, None)
 
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """Swap the client's class for the recording subclass."""
         cls: Any = client.__class__
         is_async = any(base.__name__ == _BASES[1] for base in cls.__mro__)
+        hook = Hook(self, interceptors, provider)
         body = {
-            "request": hooked_method(_request_of(cls), Hook(self, interceptors, provider).begin, is_async=is_async),
-            _MARK: True,
+            "request": hooked_method(_request_of(cls), hook.begin, is_async=is_async),
+            _MARK: hook,
             "__module__": cls.__module__,
             "__qualname__": cls.__qualname__,
             "__doc__": cls.__doc__,
@@ -63,8 +81,12 @@ class Stainless:
         client.__class__ = type(cls.__name__, (cls,), body)
 
     def unwrap(self, client: Any) -> None:
-        """Give the client its own class back."""
-        client.__class__ = type(client).__mro__[1]
+        """Give the client its own class back; where somebody has put another over ours, ours lets everything pass."""
+        for cls, hook in _hooks(client).items():
+            if cls is type(client):
+                client.__class__ = cls.__mro__[1]
+            else:
+                hook.is_on = False
 
     def patch(self, module: Any) -> Undo:
         """See `Sdk.patch`. Another's patch may have given a class below a `request` of its own."""
@@ -72,6 +94,11 @@ class Stainless:
         return all_undone(
             replace_methods(cls, {"request": begin}) for name in _BASES for cls in _owners(getattr(module, name))
         )
+
+
+def _hooks(client: Any) -> dict[type[Any], Hook]:
+    """The recording classes of a client, and what they know."""
+    return {cls: cls.__dict__[_MARK] for cls in type(client).__mro__ if _MARK in cls.__dict__}
 
 
 def _request_of(cls: type[Any]) -> Callable[..., Any]:
@@ -90,9 +117,10 @@ def _owners(cls: type[Any]) -> list[type[Any]]:
     return found + [owner for below in cls.__subclasses__() for owner in _owners(below)]
 
 
+_LEFT_OUT = ("Omit", "NotGiven")
 PACKAGES = (
     Stainless("openai", OPENAI_PATHS, CHAT),
-    Stainless("anthropic", {"/v1/messages": MESSAGES}, MESSAGES),
+    Stainless("anthropic", {"/v1/messages": MESSAGES}, MESSAGES, lambda value: type(value).__name__ in _LEFT_OUT),
     Stainless("groq", {f"/openai/v1{path}": dialect for path, dialect in OPENAI_PATHS.items()}, CHAT),
     Stainless("together", {f"/v1{path}": dialect for path, dialect in OPENAI_PATHS.items()}, CHAT),
 )
@@ -104,23 +132,25 @@ class Hook:
     def __init__(self, sdk: Stainless, interceptors: tuple[Interceptor, ...] = (), provider: str | None = None) -> None:
         self.sdk = sdk
         self.interceptors = interceptors
+        self.is_on = True
         self._provider = provider
         self._last_provider: tuple[Any, str] = (None, sdk.name)
 
     def begin(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begun | None:
         """See `Begin`."""
         options, stream = args[1] if len(args) > 1 else kwargs["options"], bool(kwargs.get("stream"))
-        if slot.recorder is None and not self.interceptors:
+        if (slot.recorder is None and not self.interceptors) or not self.is_on:
             return None
-        dialect = self.sdk.paths.get(_path(options.url))
+        dialect = self.sdk.dialect_at(options.url)
         if dialect is None or options.method.lower() != "post":
             return None
         body: Any = options.json_data  # isinstance makes the original a mapping of unknown types; this stays Any
         if not isinstance(options.json_data, Mapping):
             return None
+        _read_turns(body)
         request: dict[str, Any] = {**body, **options.extra_json} if options.extra_json else body
-        if self.sdk.name == "anthropic":  # it marks what was left out, and takes the marks away further below
-            request = {name: value for name, value in request.items() if type(value).__name__ not in _LEFT_OUT}
+        if self.sdk.is_left_out is not None:
+            request = {name: value for name, value in request.items() if not self.sdk.is_left_out(value)}
         if self.interceptors:
             self._refuse_unseen(options)
         files = _files(options.files) if options.files else None
@@ -151,12 +181,14 @@ class Hook:
             )
 
 
-_LEFT_OUT = ("Omit", "NotGiven")
+_TURNS = ("messages", "input")
 
 
-def _path(url: str) -> str:
-    path = url.partition("?")[0]
-    return urlsplit(path).path if path.startswith("http") else path
+def _read_turns(body: Any) -> None:
+    """Turns may come from a generator, which can be gone through once: the SDK then sends the list that was read."""
+    for name in _TURNS:
+        if isinstance(body.get(name), Iterator):
+            body[name] = list(body[name])
 
 
 def _files(files: Any) -> dict[str, Any]:

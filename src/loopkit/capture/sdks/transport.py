@@ -37,7 +37,7 @@ class Transport(Patched):
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """See `Sdk.wrap`."""
         if interceptors:
-            raise InvalidInput("an HTTP client takes no guard and no interceptors: wrap the SDK's client, or decorate")
+            raise InvalidInput("an HTTP client takes no guard, interceptors or include_usage: wrap an SDK client")
         self.remember(client, replace_methods(client, {"send": _begin_of(provider)}))
 
 
