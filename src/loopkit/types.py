@@ -106,6 +106,9 @@ class ModelCall:
     provider: str
     operation: str
     """chat, text_completion, generate_content, embeddings, moderation, batch, rerank."""
+    server_address: str | None = None
+    """The host that was called."""
+    server_port: int | None = None
     model: str | None = None
     """The model asked for."""
     response_model: str | None = None

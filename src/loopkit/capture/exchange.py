@@ -14,13 +14,14 @@ from loopkit.capture.snapshot import CUT_WHOLE, TRUNCATED, fits, snapshot
 class Exchange:
     """What was asked of a provider and what came back, as JSON texts until somebody reads them."""
 
-    __slots__ = ("bare", "dialect", "provider", "request", "response", "response_id", "time_to_first_token")
+    __slots__ = ("bare", "dialect", "provider", "request", "response", "response_id", "server", "time_to_first_token")
 
-    def __init__(self, dialect: Dialect, provider: str, *, bare: bool) -> None:
-        """`bare` leaves out what was said, and keeps the facts."""
+    def __init__(self, dialect: Dialect, provider: str, *, bare: bool, server: str | None = None) -> None:
+        """`bare` leaves out what was said, and keeps the facts; `server` is the URL called, or its beginning."""
         self.dialect = dialect
         self.provider = provider
         self.bare = bare
+        self.server = server
         self.request = "{}"
         self.response: str | None = None
         self.response_id: str | None = None

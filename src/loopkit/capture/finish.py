@@ -19,6 +19,7 @@ from loopkit.capture.ambient import NOTHING, Ambient
 from loopkit.capture.dialects.known import facts, translated, with_messages
 from loopkit.capture.exchange import Exchange
 from loopkit.capture.live import LiveSpan, StatusError
+from loopkit.capture.providers import server_at
 from loopkit.capture.redact import known_name, redact_value, redacted, redactor
 from loopkit.capture.sampling import reason_to_keep
 from loopkit.capture.snapshot import CUT_WHOLE, LIMIT, TRUNCATED, bounded, snapshot
@@ -314,7 +315,10 @@ class _Told:
     def call(self) -> ModelCall:
         """The noun without messages; the provider and nothing else where the rest can't be read."""
         call = facts(self._exchange.dialect, self._exchange.provider, self.request, self.response)
-        return replace(call, time_to_first_token=self._exchange.time_to_first_token)
+        exchange = self._exchange
+        address, port = server_at(exchange.server)
+        first = exchange.time_to_first_token
+        return replace(call, time_to_first_token=first, server_address=address, server_port=port)
 
     def facts(self) -> bytes:
         """See `EncodedSpan`."""
@@ -333,7 +337,7 @@ class _Told:
         if known:
             return native
         first = exchange.time_to_first_token
-        native += encode_provider(exchange.provider)
+        native += encode_provider(exchange.provider, *server_at(exchange.server))
         return native if first is None else native + encode_time_to_first_token(first)
 
 

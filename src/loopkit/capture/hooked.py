@@ -143,13 +143,14 @@ def begin(
     stream: bool = False,
     interceptors: tuple[Interceptor, ...] = (),
     extra: Mapping[str, Any] | None = None,
+    server: str | None = None,
 ) -> HookedCall:
-    """The call about to be made, its span started."""
+    """The call about to be made, its span started. `server` is the URL that it goes to, or its beginning."""
     recorder = slot.recorder
     recording = Recording(None, None)
     if recorder is not None:
         with _starting:
-            recording = _recording(recorder, dialect, provider, request, extra)
+            recording = _recording(recorder, Exchange(dialect, provider, bare=False, server=server), request, extra)
             recording.tells = not interceptors
     task = None if recording.live is None else recording.live.task
     call = Call(task=task, request=request, dialect=dialect, stream=stream)
@@ -157,8 +158,9 @@ def begin(
 
 
 def _recording(
-    recorder: Recorder, dialect: Dialect, provider: str, request: Mapping[str, Any], extra: Mapping[str, Any] | None
+    recorder: Recorder, exchange: Exchange, request: Mapping[str, Any], extra: Mapping[str, Any] | None
 ) -> Recording:
+    dialect = exchange.dialect
     around = otel_context.get_current()
     told: Recording | None = around.get(TOLD)  # type: ignore[assignment]
     if told is not None and told.is_telling:
@@ -178,7 +180,7 @@ def _recording(
         if live is None:
             return Recording(recorder, None)
         live.is_known_to_host = is_current
-    exchange = Exchange(dialect, provider, bare=live.bare)
+    exchange.bare = live.bare
     exchange.ask({**request, **extra} if extra else request)
     return Recording(recorder, live, exchange, adopted=adopted, ends_if_cancelled=is_offered, is_current=is_current)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -77,6 +78,17 @@ def provider_of(client: type[Any], base_url: str, otherwise: str) -> str:
         if name in _CLASSES:
             return _CLASSES[name]
     return provider_at(base_url) or otherwise
+
+
+@functools.lru_cache(maxsize=256)
+def server_at(url: str | None) -> tuple[str | None, int | None]:
+    """Host and port of a URL; None for what can't be told."""
+    try:
+        parts = urlsplit(url or "")
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    except ValueError:
+        return None, None
+    return parts.hostname, port if parts.hostname else None
 
 
 def provider_at(url: str) -> str | None:

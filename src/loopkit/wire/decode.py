@@ -136,6 +136,8 @@ def _model_call(found: _Attributes) -> ModelCall:
     call = ModelCall(
         provider=str(found.pop(names.PROVIDER)),
         operation=take(names.OPERATION, "chat"),
+        server_address=take(names.SERVER_ADDRESS, None, str),
+        server_port=take(names.SERVER_PORT, None, int),
         model=take(names.REQUEST_MODEL, None, str),
         response_model=take(names.RESPONSE_MODEL, None, str),
         response_id=take(names.RESPONSE_ID, None, str),

@@ -278,9 +278,10 @@ def encode_native(format: str | None, request: str | None, response: str | None)
 
 
 @functools.lru_cache(maxsize=256)
-def encode_provider(provider: str) -> bytes:
-    """Who was called."""
-    return text_attribute(_ATTRIBUTE, names.PROVIDER, provider)
+@functools.lru_cache(maxsize=256)
+def encode_provider(provider: str, server: str | None, port: int | None) -> bytes:
+    """Who was called, and where."""
+    return attributes(_ATTRIBUTE, {names.PROVIDER: provider, names.SERVER_ADDRESS: server, names.SERVER_PORT: port})
 
 
 def encode_time_to_first_token(seconds: float) -> bytes:
@@ -381,8 +382,8 @@ def _standing(call: ModelCall) -> tuple[Any, ...]:
     """What repeats from call to call. 1, 1.0 and True are equal, but not the same on the wire."""
     parameters = tuple((k, v, v.__class__) for k, v in call.parameters.items() if k in STANDARD_PARAMETERS)
     return (
-        call.operation, call.provider, call.model, call.response_model, call.finish_reasons, call.stream,
-        call.system_fingerprint, call.output_type, call.dimensions, parameters,
+        call.operation, call.provider, call.server_address, call.server_port, call.model, call.response_model,
+        call.finish_reasons, call.stream, call.system_fingerprint, call.output_type, call.dimensions, parameters,
     )  # fmt: skip
 
 
@@ -392,13 +393,15 @@ def _standing_encoded(*standing: Any) -> bytes:
 
 
 def _standing_values(
-    operation: str, provider: str, model: str | None, response_model: str | None, finish_reasons: tuple[str, ...],
-    stream: bool, fingerprint: str | None, output_type: str | None, dimensions: int | None,
-    parameters: tuple[tuple[str, Any, type[Any]], ...],
+    operation: str, provider: str, server: str | None, port: int | None, model: str | None,
+    response_model: str | None, finish_reasons: tuple[str, ...], stream: bool, fingerprint: str | None,
+    output_type: str | None, dimensions: int | None, parameters: tuple[tuple[str, Any, type[Any]], ...],
 ) -> dict[str, Any]:  # fmt: skip
     return {
         names.OPERATION: operation,
         names.PROVIDER: provider,
+        names.SERVER_ADDRESS: server,
+        names.SERVER_PORT: port,
         names.REQUEST_MODEL: model,
         names.RESPONSE_MODEL: response_model,
         names.FINISH_REASONS: finish_reasons or None,

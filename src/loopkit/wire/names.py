@@ -45,6 +45,8 @@ DATA_SOURCE = "gen_ai.data_source.id"  # of a retrieval span
 PROMPT_NAME = "gen_ai.prompt.name"  # the task, where the variant that a router chose has a prompt
 PROMPT_VERSION = "gen_ai.prompt.version"  # eight hex digits that change with the prompt's text
 CONVERSATION_ID = "gen_ai.conversation.id"  # the session id, on llm and agent spans
+SERVER_ADDRESS = "server.address"  # the host that a model call went to
+SERVER_PORT = "server.port"  # and its port
 SYSTEM_FINGERPRINT = "openai.response.system_fingerprint"  # which build of the provider's model answered
 
 SESSION_ID = "session.id"  # the session id, on every span

@@ -139,6 +139,8 @@ def _read(call: ModelCall, *, messages: bool) -> ModelCall:
             **told,
             cost=known.cost if call.cost is None else call.cost,
             time_to_first_token=call.time_to_first_token,
+            server_address=call.server_address,
+            server_port=call.server_port,
             native_format=call.native_format,
             native_request=call.native_request,
             native_response=call.native_response,

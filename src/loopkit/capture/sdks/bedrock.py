@@ -68,7 +68,8 @@ def _begins(interceptors: tuple[Interceptor, ...], provider: str | None) -> dict
         if dialect is INVOKE and embeds(asked):
             dialect = INVOKE_EMBEDDING
         served = provider or "aws.bedrock"
-        hooked = begin_call(dialect, served, asked, stream=streams, interceptors=interceptors)
+        server = client.meta.endpoint_url
+        hooked = begin_call(dialect, served, asked, stream=streams, interceptors=interceptors, server=server)
         opened = _opened if operation == "InvokeModel" and interceptors else None
         return Begun(hooked, lambda call: ((operation, _sent(hooked, call, params)), {}), _received(hooked), opened)
 

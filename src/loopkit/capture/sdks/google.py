@@ -63,7 +63,8 @@ def _methods(interceptors: tuple[Interceptor, ...], provider: str | None) -> dic
         if streams:
             asked["stream"] = True
         served = provider or ("gcp.vertex_ai" if api.vertexai else "gcp.gemini")
-        hooked = begin_call(dialect, served, asked, stream=streams, interceptors=interceptors)
+        server = getattr(getattr(api, "_http_options", None), "base_url", None)
+        hooked = begin_call(dialect, served, asked, stream=streams, interceptors=interceptors, server=server)
         return Begun(
             hooked,
             lambda call: with_argument(_ARGUMENTS, "request_dict", _sent(hooked, call, body), args, kwargs),

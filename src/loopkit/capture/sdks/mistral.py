@@ -65,7 +65,7 @@ def _methods(
     dialect: Dialect, methods: tuple[str, ...], interceptors: tuple[Interceptor, ...], provider: str | None
 ) -> dict[str, Begin]:
     def begin_of(name: str) -> Begin:
-        def begin(_: Any, __: tuple[Any, ...], given: Mapping[str, Any]) -> Begun | None:
+        def begin(resource: Any, __: tuple[Any, ...], given: Mapping[str, Any]) -> Begun | None:
             if slot.recorder is None and not interceptors:
                 return None
             body = {k: v for k, v in given.items() if k not in _NOT_BODY and type(v).__name__ != "Unset"}
@@ -73,7 +73,9 @@ def _methods(
                 body["messages"] = [_plain(message) for message in body["messages"]]
             streams = name == "stream"
             asked = {**body, "stream": True} if streams else body
-            hooked = begin_call(dialect, provider or "mistral_ai", asked, stream=streams, interceptors=interceptors)
+            server = given.get("server_url") or resource.sdk_configuration.get_server_details()[0]
+            served = provider or "mistral_ai"
+            hooked = begin_call(dialect, served, asked, stream=streams, interceptors=interceptors, server=server)
             return Begun(hooked, lambda call: ((), _sent(hooked, call, given)), hooked.received)
 
         return begin

@@ -134,7 +134,7 @@ class Hook:
         self.interceptors = interceptors
         self.is_on = True
         self._provider = provider
-        self._last_provider: tuple[Any, str] = (None, sdk.name)
+        self._last_served: tuple[Any, str, str] = (None, sdk.name, "")
 
     def begin(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begun | None:
         """See `Begin`."""
@@ -154,22 +154,26 @@ class Hook:
         if self.interceptors:
             self._refuse_unseen(options)
         files = _files(options.files) if options.files else None
-        provider = self._provider or self._provider_of(client)
-        hooked = begin(dialect, provider, request, stream=stream, interceptors=self.interceptors, extra=files)
+        provider, server = self._served(client)
+        hooked = begin(
+            dialect, self._provider or provider, request, stream=stream, interceptors=self.interceptors, extra=files,
+            server=server,
+        )  # fmt: skip
         return Begun(
             hooked,
             lambda call: _arguments(options, hooked, call, args, kwargs),
             hooked.received,
         )
 
-    def _provider_of(self, client: Any) -> str:
-        """By the client's class and base URL. Kept for the same object: to read it costs more than all else here."""
-        known, provider = self._last_provider
+    def _served(self, client: Any) -> tuple[str, str]:
+        """Who serves it, by class and base URL, and that. Kept for the same object: to read it costs most of all."""
+        known, provider, server = self._last_served
         base_url = client.base_url
         if known is not base_url:
-            provider = provider_of(client.__class__, str(base_url), self.sdk.name)
-            self._last_provider = base_url, provider
-        return provider
+            server = str(base_url)
+            provider = provider_of(client.__class__, server, self.sdk.name)
+            self._last_served = base_url, provider, server
+        return provider, server
 
     def _refuse_unseen(self, options: Any) -> None:
         """A raw response passes as bytes: what checks outputs would not see it. Said before anything is sent."""

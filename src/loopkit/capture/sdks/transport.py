@@ -52,7 +52,7 @@ def _begin_of(provider: str | None) -> Begin:
         if dialect is None or asked is None:
             return None
         served = provider or provider_at(str(request.url)) or dialect.name.partition(".")[0]
-        hooked = begin_call(dialect, served, asked, stream=bool(asked.get("stream")))
+        hooked = begin_call(dialect, served, asked, stream=bool(asked.get("stream")), server=str(request.url))
         return Begun(hooked, lambda _: (args, kwargs), _received(hooked))
 
     return begin
