@@ -305,10 +305,16 @@ def test_phoenix_shows_our_spans(tmp_path: Path) -> None:
         loopkit.init("svc", export=[backends.phoenix(base, project="helpdesk", content=True)])
         with loopkit.context(session_id="s-1"), loopkit.span("triage", task="triage", input={"ticket": "x"}) as outer:
             outer.set(output="cards")
-            _model_call()
+            with loopkit.span("search", kind="retrieval", input={"query": "card"}) as search:
+                search.set(output=[{"id": "d-1", "content": "about cards", "score": 0.5}])
+            with loopkit.span("look_up", kind="tool", input={"word": "card"}) as tool:
+                tool.set(output="plastic")
+            with loopkit.span("helper", kind="agent"):
+                _model_call()
+            loopkit.record_model_call(provider="acme", model="e", operation="embeddings", input="card")
         loopkit.shutdown(30)
         found: list[dict[str, Any]] = []
-        while len(found) < 2 and time.monotonic() < deadline:
+        while len(found) < 6 and time.monotonic() < deadline:
             time.sleep(1)
             answer = httpx.get(f"{base}/v1/projects/helpdesk/spans", params={"limit": 10}, timeout=30)
             found = answer.json()["data"] if answer.is_success else []
@@ -316,7 +322,11 @@ def test_phoenix_shows_our_spans(tmp_path: Path) -> None:
         server.terminate()
         server.wait(30)
     by_kind = {span["span_kind"]: span for span in found}
-    assert set(by_kind) == {"CHAIN", "LLM"}
+    assert set(by_kind) == {"CHAIN", "LLM", "TOOL", "RETRIEVER", "AGENT", "EMBEDDING"}
+    assert by_kind["LLM"]["parent_id"] == by_kind["AGENT"]["context"]["span_id"]
+    documents = by_kind["RETRIEVER"]["attributes"]
+    assert documents["retrieval.documents.0.document.content"] == "about cards"
+    assert by_kind["TOOL"]["attributes"]["output.value"] == "plastic"
     chain, call = by_kind["CHAIN"]["attributes"], by_kind["LLM"]["attributes"]
     assert json.loads(chain["input.value"]) == {"ticket": "x"}
     assert chain["output.value"] == "cards"
