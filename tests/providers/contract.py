@@ -20,6 +20,7 @@ import google.genai
 import groq
 import httpx
 import httpx2
+import ollama
 import openai
 import together
 from botocore.awsrequest import AWSResponse
@@ -57,6 +58,10 @@ class Row:
     """What else the SDK's model wants in the body."""
     operation: str = "chat"
     colours: tuple[str, ...] = ("sync", "async")
+    has_ids: bool = True
+    """Whether the provider gives its answers ids."""
+    cached: int | None = 4
+    """Tokens read from the provider's cache."""
     is_stainless: bool = True
     """Whether it has copies, raw responses and retries of its own."""
 
@@ -321,6 +326,48 @@ class BedrockRow(Row):
         return self.make(colour, lambda request: (200, _EVENTS, b"".join((*frames, broken))))
 
 
+@dataclass(frozen=True)
+class OllamaRow(Row):
+    """ollama: lines of JSON, and no ids."""
+
+    is_stainless: bool = False
+    has_ids: bool = False
+    cached: int | None = None
+
+    @property
+    def package(self) -> str:
+        return "ollama"
+
+    @property
+    def response_id(self) -> Any:
+        return None
+
+    def id_of(self, response: Any) -> Any:
+        return None
+
+    def make(self, colour: str, handler: Callable[[Any], Any], **options: Any) -> Any:
+        cls = self.client if colour == "sync" else self.async_client
+        return cls(transport=self.library.MockTransport(handler))
+
+    def call(self, client: Any) -> Any:
+        return client.chat(**self.arguments)
+
+    def stream(self, client: Any) -> Any:
+        return client.chat(stream=True, **self.arguments)
+
+    def refusing(self, colour: str) -> Any:
+        return self.make(colour, lambda request: self.library.Response(400, json={"error": "no such model"}))
+
+    def events(self, events: list[Any], *, broken: bool = False) -> Any:
+        lines = [json.dumps(event).encode() + b"\n" for event in events]
+        headers = {"content-type": "application/x-ndjson"}
+        return self.library.Response(200, headers=headers, stream=_Body(lines, self.library, broken))
+
+    def breaking(self, colour: str) -> Any:
+        broken = self.events(self.recorded["stream"][:-1], broken=True)
+        return self.make(colour, lambda request: broken)
+
+
 _JSON = {"content-type": "application/json"}
 _EVENTS = {"content-type": "application/vnd.amazon.eventstream"}
 
@@ -458,6 +505,18 @@ ROWS = (
         arguments={"model": "gpt-4.1", "messages": _MESSAGES, "temperature": 0.5},
         error_class=SDKError,
         response_model=ChatCompletionResponse,
+    ),
+    OllamaRow(
+        name="ollama chat",
+        provider="ollama",
+        client=ollama.Client,
+        async_client=ollama.AsyncClient,
+        library=httpx,
+        bodies="ollama/chat.json",
+        endpoint=lambda client: client,
+        arguments={"model": "llama3.2", "messages": _MESSAGES, "options": {"temperature": 0.5}},
+        error_class=ollama.ResponseError,
+        response_model=ollama.ChatResponse,
     ),
     BedrockRow(
         name="bedrock converse",

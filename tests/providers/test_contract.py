@@ -64,7 +64,7 @@ def test_a_call_is_recorded_with_everything(row: Row, colour: str, recorded: Mem
     assert said(span) == "Hello there!"
     assert call.finish_reasons == ("stop",)
     assert (call.usage.input_tokens, call.usage.output_tokens) == (19, 10)
-    assert call.usage.cache_read_tokens == 4
+    assert call.usage.cache_read_tokens == row.cached
     assert call.native_request is not None
     assert row.model in json.loads(call.native_request).values()
     assert call.parameters["temperature"] == 0.5
@@ -344,6 +344,9 @@ def test_a_cancelled_call_is_cancelled(row: Row, colour: str, recorded: MemorySi
 
 
 def test_feedback_finds_the_call_by_response_and_by_id(row: Row, colour: str, stored: MemorySink) -> None:
+    if not row.has_ids:
+        pytest.skip(f"{row.name} gives no ids")
+
     async def run() -> tuple[Any, Any]:
         client = loopkit.wrap(row.make(colour, row.answer))
         response = await value(row.call(client))

@@ -18,6 +18,7 @@ from loopkit.capture.dialects.bedrock import Converse, Invoke, InvokeEmbedding
 from loopkit.capture.dialects.google_content import GenerateContent, GoogleEmbeddings
 from loopkit.capture.dialects.mistral_chat import MistralChat, MistralEmbeddings, MistralFill
 from loopkit.capture.dialects.neutral import Neutral
+from loopkit.capture.dialects.ollama_api import OllamaChat, OllamaEmbed, OllamaGenerate
 from loopkit.capture.dialects.openai_chat import Chat
 from loopkit.capture.dialects.openai_endpoints import (
     Batches,
@@ -38,6 +39,7 @@ EMBEDDINGS, COMPLETIONS = Embeddings(), Completions()
 GENERATE_CONTENT, GOOGLE_EMBEDDINGS = GenerateContent(), GoogleEmbeddings()
 CONVERSE, INVOKE, INVOKE_EMBEDDING = Converse(), Invoke(), InvokeEmbedding()
 MISTRAL_CHAT, MISTRAL_FILL, MISTRAL_EMBEDDINGS = MistralChat(), MistralFill(), MistralEmbeddings()
+OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_EMBED = OllamaChat(), OllamaGenerate(), OllamaEmbed()
 OPENAI_PATHS: Mapping[str, Dialect] = {
     "/chat/completions": CHAT,
     "/responses": RESPONSES,
@@ -55,7 +57,7 @@ OPENAI_PATHS: Mapping[str, Dialect] = {
 """Which dialect speaks at a path of OpenAI's API, below /v1, and of all that took it over."""
 _ALL: tuple[Dialect, ...] = (
     *OPENAI_PATHS.values(), MESSAGES, GENERATE_CONTENT, GOOGLE_EMBEDDINGS, CONVERSE, INVOKE, INVOKE_EMBEDDING,
-    MISTRAL_CHAT, MISTRAL_FILL, MISTRAL_EMBEDDINGS, NEUTRAL,
+    MISTRAL_CHAT, MISTRAL_FILL, MISTRAL_EMBEDDINGS, OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_EMBED, NEUTRAL,
 )  # fmt: skip
 DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _ALL}
 

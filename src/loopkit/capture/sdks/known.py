@@ -9,13 +9,14 @@ from loopkit.capture.sdks.bedrock import Bedrock
 from loopkit.capture.sdks.google import GoogleGenAI
 from loopkit.capture.sdks.litellm import LiteLLM
 from loopkit.capture.sdks.mistral import Mistral
+from loopkit.capture.sdks.ollama import Ollama
 from loopkit.capture.sdks.stainless import PACKAGES
 from loopkit.capture.sdks.transport import Transport
 
-_GOOGLE, _MISTRAL, _BEDROCK = GoogleGenAI(), Mistral(), Bedrock()
-SDKS: tuple[Sdk, ...] = (*PACKAGES, _GOOGLE, _MISTRAL, _BEDROCK, Transport())
+_OWN = (GoogleGenAI(), Mistral(), Bedrock(), Ollama())
+SDKS: tuple[Sdk, ...] = (*PACKAGES, *_OWN, Transport())
 """Whose clients can be wrapped."""
-PATCHED: tuple[Instrumented, ...] = (*PACKAGES, _GOOGLE, _MISTRAL, _BEDROCK, LiteLLM())
+PATCHED: tuple[Instrumented, ...] = (*PACKAGES, *_OWN, LiteLLM())
 """Which can be instrumented as a whole."""
 
 
