@@ -11,7 +11,7 @@ help:
 	@echo "make demo          the whole loop on a real model (about six minutes after set-up)"
 	@echo "make test          the tests, in a few minutes"
 	@echo "make test-all      the slow ones too: the real model through the whole demo, real backends"
-	@echo "make test-litellm  litellm's tests, in an environment of their own"
+	@echo "make test-litellm  litellm, LlamaIndex and DSPy, in an environment of their own"
 	@echo "make test-pythons  the tests on every Python from 3.10 to 3.13 that is installed"
 	@echo "make lint types docs bench clean"
 
@@ -37,11 +37,12 @@ test: $(READY)
 test-all: $(READY)
 	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest $(ARGS)
 
-# litellm asks for another openai than the rest: it has an environment of its own.
+# litellm, LlamaIndex and DSPy ask for another openai than the rest: they have an environment of their own.
 test-litellm:
 	$(PYTHON) -m venv $(VENV)-litellm
-	$(VENV)-litellm/bin/python -m pip install --quiet --editable '.[litellm]' pytest hypothesis langchain-core mcp
-	$(VENV)-litellm/bin/python -m pytest tests/providers/test_litellm.py $(ARGS)
+	$(VENV)-litellm/bin/python -m pip install --quiet --editable '.[litellm]' pytest hypothesis langchain-core mcp \
+	  llama-index-core llama-index-llms-openai dspy openinference-instrumentation-llama-index openinference-instrumentation-dspy
+	$(VENV)-litellm/bin/python -m pytest tests/providers/test_litellm.py tests/frameworks/test_separate.py $(ARGS)
 
 # On PATH, else among pyenv's versions.
 test-pythons:

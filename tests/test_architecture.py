@@ -22,7 +22,7 @@ FLOORS = {
     "wire": 1, "detect": 1, "prompts": 1, "statistics": 1,
     "capture": 2,
     "signals": 3, "guard": 3, "route": 3, "store": 3, "export": 3,
-    "observe": 4, "datasets": 4,
+    "observe": 4, "datasets": 4, "imports": 4,
     "evals": 5,
     "tuning": 6, "deploy": 6,
     "_assemble": 7, "cli": 7, "testing": 8, "checks": 8, "policies": 8, "tuners": 8, "evaluators": 8, "backends": 8,

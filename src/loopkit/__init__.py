@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from loopkit.evals.scoring import evaluator as evaluator
     from loopkit.export.place import spools as spools
     from loopkit.guard.guard import Guard as Guard
+    from loopkit.imports.load import import_traces as import_traces
     from loopkit.observe.annotations import annotate as annotate
     from loopkit.observe.forgetting import forget as forget
     from loopkit.observe.look import confusion as confusion
@@ -112,6 +113,7 @@ _HOMES = {
     "evals.scoring": ("evaluator",),
     "export.place": ("spools",),
     "guard.guard": ("Guard",),
+    "imports.load": ("import_traces",),
     "observe.annotations": ("annotate",),
     "observe.forgetting": ("forget",),
     "observe.look": (

@@ -227,3 +227,27 @@ def test_what_others_say_within_a_call_that_is_kept_near_is_kept_near(way: str, 
     assert b"SECRET" not in inside.exported(content=True)
     assert (b"SECRET" in inside.stored()) == (content == "local")
     assert b"SECRET" in outside.exported(content=True)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_of_several_spans_for_one_call_the_innermost_tells(wrapped: bool, host: Host) -> None:
+    """As LlamaIndex's: a prediction around a chat around the SDK's call, and none says what it is before its end."""
+    host.provider.add_span_processor(frameworks.span_processor())
+    tracer = host.provider.get_tracer("theirs")
+    told = {"openinference.span.kind": "LLM", "llm.model_name": "gpt-4.1", "llm.token_count.prompt": 19}
+    made = loopkit.wrap(client()) if wrapped else client()
+    with recording() as recorded:
+        with tracer.start_as_current_span("query") as query:
+            with tracer.start_as_current_span("predict") as predict:
+                with tracer.start_as_current_span("chat") as chat:
+                    ask(made)
+                    chat.set_attributes(told)
+                predict.set_attributes(told)
+            query.set_attribute("openinference.span.kind", "CHAIN")
+        spans = recorded.spans()
+    models = [span.name for span in spans if span.kind == "llm"]
+    assert models == ["chat gpt-4.1"] if wrapped else ["chat"]
+    by_name = {span.name: span for span in spans}
+    assert by_name["predict"].kind == by_name["query"].kind == "task"
+    assert by_name["predict"].model_call is None
+    assert by_name["chat"].parent_id == by_name["predict"].span_id

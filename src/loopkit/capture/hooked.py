@@ -176,6 +176,9 @@ def _recording(
             if here.get_span_context().span_id in recorder.others:
                 return Recording(recorder, None, is_current=True, told_as=span_id_of(here))
             is_current = True
+        around_us = here.get_span_context().span_id
+        if around_us in recorder.others:
+            recorder.others[around_us] = True
         live = recorder.start(f"{dialect.operation} {_model_in(request)}".rstrip(), dialect.kind)
         if live is None:
             return Recording(recorder, None)

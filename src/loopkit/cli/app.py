@@ -25,6 +25,7 @@ from loopkit.evals.experiment import evaluate as run_evaluation
 from loopkit.evals.scoring import exact
 from loopkit.export.place import spools as known_spools
 from loopkit.export.spool import DiskSpool
+from loopkit.imports.load import import_traces
 from loopkit.observe import look
 from loopkit.observe.annotations import annotate
 from loopkit.observe.forgetting import forget as forget_user
@@ -116,6 +117,20 @@ def forget(
             "processes, and run this again"
         )
         raise typer.Exit(1)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="langfuse, langsmith, promptlayer or trulens.")],
+    files: Annotated[list[Path], typer.Argument(help="What it exported; all files of one export at once.")],
+    service: Annotated[str | None, typer.Option(help="The name that the spans get; default: the source's.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task that they are of.")] = None,
+) -> None:
+    """Read another tool's exports into the local store, as spans and feedback."""
+    got = import_traces(source, *files, service=service, task=task)
+    out.print(f"{got.spans} spans and {got.feedback} statements from {source}", highlight=False)
+    for reason, count in got.skipped.items():
+        out.print(f"{count} rows left out: {reason}", highlight=False)
 
 
 @app.command()

@@ -67,7 +67,7 @@ def _decode_part(item: Mapping[str, Any]) -> Part:
     kind = str(item.get("type"))
     return Part(
         type=kind,
-        content=item.get("response" if kind == "tool_call_response" else "content"),
+        content=item.get("response", item.get("result")) if kind == "tool_call_response" else item.get("content"),
         id=item.get("id"),
         name=item.get("name"),
         arguments=item.get("arguments"),

@@ -53,6 +53,8 @@ _SAME = {
     "gen_ai.tool.call.result": names.OI_OUTPUT,
     "gen_ai.retrieval.query.text": names.OI_INPUT,
     "gen_ai.retrieval.documents": names.OI_OUTPUT,
+    "pydantic_ai.all_messages": names.OI_INPUT,
+    "final_result": names.OI_OUTPUT,
     "traceloop.association.properties.session_id": names.SESSION_ID,
     "traceloop.association.properties.user_id": names.USER_ID,
     names.CONVERSATION_ID: names.SESSION_ID,
@@ -99,6 +101,10 @@ def translated(attributes: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     found[names.KIND] = kind
     if kind in ("llm", "embedding"):
         _complete_call(found, kind)
+    else:
+        for said, ours in ((names.INPUT_MESSAGES, names.OI_INPUT), (names.OUTPUT_MESSAGES, names.OI_OUTPUT)):
+            if said in found:
+                found.setdefault(ours, found.pop(said))
     for value, mime in ((names.OI_INPUT, names.OI_INPUT_TYPE), (names.OI_OUTPUT, names.OI_OUTPUT_TYPE)):
         if value in found:
             found.setdefault(mime, "application/json" if str(found[value])[:1] in ("{", "[") else "text/plain")
