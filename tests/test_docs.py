@@ -112,7 +112,7 @@ def test_the_readme_runs_as_it_stands(environment: dict[str, str], tmp_path: Pat
     run(f"from helpdesk import *\n{say}", environment, tmp_path)
     users = """
 from helpdesk import *
-for number in range(60):
+for number in range(42):
     word = ("card", "loan", "app")[number % 3]
     with loopkit.context(user_id=f"u{number}"), loopkit.span("request"):
         triage(f"my {word} number {number} broke on day{number * 7} near place{number * 13}")
