@@ -16,6 +16,7 @@ from typing import Any
 
 import anthropic
 import boto3
+import cohere
 import google.genai
 import groq
 import httpx
@@ -62,6 +63,8 @@ class Row:
     """Whether the provider gives its answers ids."""
     cached: int | None = 4
     """Tokens read from the provider's cache."""
+    reaches_older: bool = True
+    """Whether `instrument` reaches clients that are there already."""
     is_stainless: bool = True
     """Whether it has copies, raw responses and retries of its own."""
 
@@ -327,6 +330,41 @@ class BedrockRow(Row):
 
 
 @dataclass(frozen=True)
+class CohereRow(Row):
+    """cohere: a method of its own for streams; a client keeps its methods from when it is made."""
+
+    is_stainless: bool = False
+    reaches_older: bool = False
+
+    @property
+    def package(self) -> str:
+        return "cohere"
+
+    @property
+    def answering_model(self) -> str | None:
+        return None
+
+    def id_of(self, response: Any) -> str:
+        return str(response.id)
+
+    def make(self, colour: str, handler: Callable[[Any], Any], **options: Any) -> Any:
+        transport = self.library.MockTransport(handler)
+        if colour == "sync":
+            return self.client(api_key="test", max_retries=0, httpx_client=self.library.Client(transport=transport))
+        http = self.library.AsyncClient(transport=transport)
+        return self.async_client(api_key="test", max_retries=0, httpx_client=http)
+
+    def call(self, client: Any) -> Any:
+        return client.chat(**self.arguments)
+
+    def stream(self, client: Any) -> Any:
+        return client.chat_stream(**self.arguments)
+
+    def refusing(self, colour: str) -> Any:
+        return self.make(colour, lambda request: self.library.Response(400, json={"message": "no such model"}))
+
+
+@dataclass(frozen=True)
 class OllamaRow(Row):
     """ollama: lines of JSON, and no ids."""
 
@@ -505,6 +543,18 @@ ROWS = (
         arguments={"model": "gpt-4.1", "messages": _MESSAGES, "temperature": 0.5},
         error_class=SDKError,
         response_model=ChatCompletionResponse,
+    ),
+    CohereRow(
+        name="cohere chat",
+        provider="cohere",
+        client=cohere.ClientV2,
+        async_client=cohere.AsyncClientV2,
+        library=httpx,
+        bodies="cohere/chat.json",
+        endpoint=lambda client: client,
+        arguments={"model": "command-a-03-2025", "messages": _MESSAGES, "temperature": 0.5},
+        error_class=cohere.BadRequestError,
+        response_model=cohere.V2ChatResponse,
     ),
     OllamaRow(
         name="ollama chat",

@@ -15,6 +15,7 @@ from loopkit.capture.dialects._content import json_object, tool_definitions
 from loopkit.capture.dialects._protocol import Dialect
 from loopkit.capture.dialects.anthropic_messages import Messages
 from loopkit.capture.dialects.bedrock import Converse, Invoke, InvokeEmbedding
+from loopkit.capture.dialects.cohere_chat import CohereChat, CohereEmbed, CohereRerank
 from loopkit.capture.dialects.google_content import GenerateContent, GoogleEmbeddings
 from loopkit.capture.dialects.mistral_chat import MistralChat, MistralEmbeddings, MistralFill
 from loopkit.capture.dialects.neutral import Neutral
@@ -39,6 +40,7 @@ EMBEDDINGS, COMPLETIONS = Embeddings(), Completions()
 GENERATE_CONTENT, GOOGLE_EMBEDDINGS = GenerateContent(), GoogleEmbeddings()
 CONVERSE, INVOKE, INVOKE_EMBEDDING = Converse(), Invoke(), InvokeEmbedding()
 MISTRAL_CHAT, MISTRAL_FILL, MISTRAL_EMBEDDINGS = MistralChat(), MistralFill(), MistralEmbeddings()
+COHERE_CHAT, COHERE_EMBED, COHERE_RERANK = CohereChat(), CohereEmbed(), CohereRerank()
 OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_EMBED = OllamaChat(), OllamaGenerate(), OllamaEmbed()
 OPENAI_PATHS: Mapping[str, Dialect] = {
     "/chat/completions": CHAT,
@@ -57,7 +59,8 @@ OPENAI_PATHS: Mapping[str, Dialect] = {
 """Which dialect speaks at a path of OpenAI's API, below /v1, and of all that took it over."""
 _ALL: tuple[Dialect, ...] = (
     *OPENAI_PATHS.values(), MESSAGES, GENERATE_CONTENT, GOOGLE_EMBEDDINGS, CONVERSE, INVOKE, INVOKE_EMBEDDING,
-    MISTRAL_CHAT, MISTRAL_FILL, MISTRAL_EMBEDDINGS, OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_EMBED, NEUTRAL,
+    MISTRAL_CHAT, MISTRAL_FILL, MISTRAL_EMBEDDINGS, OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_EMBED,
+    COHERE_CHAT, COHERE_EMBED, COHERE_RERANK, NEUTRAL,
 )  # fmt: skip
 DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _ALL}
 

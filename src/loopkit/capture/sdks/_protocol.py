@@ -160,6 +160,12 @@ def _begun(begin: Begin, target: Any, args: tuple[Any, ...], kwargs: Mapping[str
         return None
 
 
+def plain(message: Any) -> Any:
+    """A message of the SDK's own model as plain data, which is all that interceptors read."""
+    dump = getattr(message, "model_dump", None)
+    return message if dump is None else dump(mode="json", exclude_none=True)
+
+
 def all_undone(undos: Iterable[Undo]) -> Undo:
     """Several as one."""
     kept = tuple(undos)
@@ -182,7 +188,7 @@ def _hook(begin: Begin) -> Callable[[Any, Callable[[], bool]], Any]:
             return begin(target, args, kwargs) if is_on() else None
 
         is_async = inspect.iscoroutinefunction(inspect.unwrap(original))
-        return hooked_method(_unbound(original), begin_if_on, is_async=is_async)
+        return hooked_method(original, begin_if_on, is_async=is_async)
 
     return make
 
@@ -195,8 +201,9 @@ def replace_method(target: Any, name: str, make: Callable[[Any, Callable[[], boo
     """
     own, original = target.__dict__.get(name), getattr(target, name)
     on = [True]
-    made = functools.wraps(original)(make(original, lambda: bool(on)))
     is_object = not isinstance(target, (type, types.ModuleType))
+    method = _with_object(original) if is_object else original
+    made = functools.wraps(original)(make(method, lambda: bool(on)))
     setattr(target, name, types.MethodType(made, target) if is_object else made)
     ours = target.__dict__[name]
 
@@ -212,11 +219,10 @@ def replace_method(target: Any, name: str, make: Callable[[Any, Callable[[], boo
     return undo
 
 
-def _unbound(method: Any) -> Callable[..., Any]:
-    """A method to be called with its object first, which a bound one has already."""
-    if not isinstance(method, types.MethodType):
-        return method  # type: ignore[no-any-return]
+def _with_object(method: Any) -> Callable[..., Any]:
+    """A method to be called with its object first, which an object's own has already."""
 
+    @functools.wraps(method)
     def call(_: Any, /, *args: Any, **kwargs: Any) -> Any:
         return method(*args, **kwargs)
 

@@ -12,7 +12,7 @@ from loopkit.capture.dialects._protocol import Conversation, Dialect
 from loopkit.capture.dialects.known import MISTRAL_CHAT, MISTRAL_EMBEDDINGS, MISTRAL_FILL
 from loopkit.capture.hooked import HookedCall
 from loopkit.capture.hooked import begin as begin_call
-from loopkit.capture.sdks._protocol import Begin, Begun, Patched, Undo, all_undone, replace_methods
+from loopkit.capture.sdks._protocol import Begin, Begun, Patched, Undo, all_undone, plain, replace_methods
 
 _RESOURCES: Mapping[str, tuple[str, Dialect, tuple[str, ...]]] = {
     "chat": ("Chat", MISTRAL_CHAT, ("complete", "stream")),
@@ -70,7 +70,7 @@ def _methods(
                 return None
             body = {k: v for k, v in given.items() if k not in _NOT_BODY and type(v).__name__ != "Unset"}
             if interceptors and "messages" in body:  # which read plain data, not the SDK's own models
-                body["messages"] = [_plain(message) for message in body["messages"]]
+                body["messages"] = [plain(message) for message in body["messages"]]
             streams = name == "stream"
             asked = {**body, "stream": True} if streams else body
             server = given.get("server_url") or resource.sdk_configuration.get_server_details()[0]
@@ -81,11 +81,6 @@ def _methods(
         return begin
 
     return {f"{name}{twin}": begin_of(name) for name in methods for twin in ("", "_async")}
-
-
-def _plain(message: Any) -> Any:
-    dump = getattr(message, "model_dump", None)
-    return message if dump is None else dump(mode="json", exclude_none=True)
 
 
 def _sent(hooked: HookedCall, call: Call, given: Mapping[str, Any]) -> dict[str, Any]:
