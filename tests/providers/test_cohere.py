@@ -49,7 +49,7 @@ def test_tools_documents_and_thoughts(recorded: MemorySink) -> None:
     )
     call = only_call(recorded)
     assert [(message.role, message.text) for message in call.input] == [
-        ("system", "It is sunny."),
+        ("system", "It is sunny.and warm"),
         ("user", "Rome?"),
     ]
     assert [(part.type, part.content or part.arguments) for part in call.output[0].parts] == [

@@ -124,6 +124,39 @@ RICH: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
          "max_tokens": 99, "top_p": 0.9, "stop": ["END"]},
         {**_COMPLETION, "id": "cmpl-m2", "model": "mistral-test-1"},
     ),
+    "ollama chat": (
+        {"model": "llama3.2", "tools": [_TOOL], "format": "json",
+         "options": {"num_predict": 99, "top_p": 0.9, "top_k": 40, "seed": 7, "stop": ["END"]},
+         "messages": [
+             {"role": "system", "content": "Be brief."},
+             {"role": "user", "content": _ASKED, "images": [_PICTURE]},
+             {"role": "assistant", "content": "", "tool_calls": [
+                 {"function": {"name": "look_up", "arguments": {"word": "ship"}}}]},
+             {"role": "tool", "tool_name": "look_up", "content": "a vessel"}]},
+        {"model": "llama3.2", "created_at": "2025-10-17T23:14:07Z", "done": True, "done_reason": "stop",
+         "prompt_eval_count": 90, "eval_count": 30, "message": {
+             "role": "assistant", "content": "Let me see.", "thinking": "A ship has masts.",
+             "tool_calls": [{"function": {"name": "look_up", "arguments": {"word": "mast"}}}]}},
+    ),
+    "cohere chat": (
+        {"model": "command-a-03-2025", "tools": [_TOOL], "max_tokens": 99, "p": 0.9, "k": 40, "seed": 7,
+         "stop_sequences": ["END"], "response_format": {"type": "json_object"},
+         "documents": [{"id": "d-1", "data": {"text": "about ships"}}],
+         "messages": [
+             {"role": "system", "content": "Be brief."},
+             {"role": "user", "content": [
+                 {"type": "text", "text": _ASKED},
+                 {"type": "image_url", "image_url": {"url": "https://example.org/ship.png"}}]},
+             {"role": "assistant", "tool_plan": "I look it up.", "tool_calls": [
+                 {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"word": "ship"}'}}]},
+             {"role": "tool", "tool_call_id": "c1", "content": "a vessel"}]},
+        {"id": "c-2", "finish_reason": "TOOL_CALL", "message": {
+            "role": "assistant", "tool_plan": "A ship has masts.", "content": [{"type": "text", "text": "Let me see."}],
+            "tool_calls": [
+                {"id": "c2", "type": "function", "function": {"name": "look_up", "arguments": '{"word": "mast"}'}}]},
+         "usage": {"billed_units": {"input_tokens": 20.0, "output_tokens": 30.0}, "cached_tokens": 64.0,
+                   "tokens": {"input_tokens": 90.0, "output_tokens": 30.0}}},
+    ),
     "bedrock converse": (
         {"modelId": "amazon.nova-lite-v1:0", "system": [{"text": "Be brief."}],
          "inferenceConfig": {"maxTokens": 99, "topP": 0.9, "stopSequences": ["END"]},

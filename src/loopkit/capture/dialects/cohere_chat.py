@@ -223,7 +223,7 @@ def _message(item: Mapping[str, Any]) -> Message:
 def _document(given: Any) -> Part:
     fields = mapping(given)
     content = fields.get("data", given)
-    text = mapping(content).get("text")
+    text = content if isinstance(content, str) else mapping(content).get("text")
     return Part(type="text", content=text) if isinstance(text, str) else Part(type="document", content=content)
 
 

@@ -17,6 +17,7 @@ from loopkit.capture.dialects.anthropic_messages import Messages
 from loopkit.capture.dialects.bedrock import Converse, Invoke, InvokeEmbedding
 from loopkit.capture.dialects.cohere_chat import CohereChat, CohereEmbed, CohereRerank
 from loopkit.capture.dialects.google_content import GenerateContent, GoogleEmbeddings
+from loopkit.capture.dialects.hugging_face import HuggingFaceChat
 from loopkit.capture.dialects.mistral_chat import MistralChat, MistralEmbeddings, MistralFill
 from loopkit.capture.dialects.neutral import Neutral
 from loopkit.capture.dialects.ollama_api import OllamaChat, OllamaEmbed, OllamaGenerate
@@ -40,6 +41,7 @@ EMBEDDINGS, COMPLETIONS = Embeddings(), Completions()
 GENERATE_CONTENT, GOOGLE_EMBEDDINGS = GenerateContent(), GoogleEmbeddings()
 CONVERSE, INVOKE, INVOKE_EMBEDDING = Converse(), Invoke(), InvokeEmbedding()
 MISTRAL_CHAT, MISTRAL_FILL, MISTRAL_EMBEDDINGS = MistralChat(), MistralFill(), MistralEmbeddings()
+HUGGING_FACE_CHAT = HuggingFaceChat()
 COHERE_CHAT, COHERE_EMBED, COHERE_RERANK = CohereChat(), CohereEmbed(), CohereRerank()
 OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_EMBED = OllamaChat(), OllamaGenerate(), OllamaEmbed()
 OPENAI_PATHS: Mapping[str, Dialect] = {
@@ -60,7 +62,7 @@ OPENAI_PATHS: Mapping[str, Dialect] = {
 _ALL: tuple[Dialect, ...] = (
     *OPENAI_PATHS.values(), MESSAGES, GENERATE_CONTENT, GOOGLE_EMBEDDINGS, CONVERSE, INVOKE, INVOKE_EMBEDDING,
     MISTRAL_CHAT, MISTRAL_FILL, MISTRAL_EMBEDDINGS, OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_EMBED,
-    COHERE_CHAT, COHERE_EMBED, COHERE_RERANK, NEUTRAL,
+    COHERE_CHAT, COHERE_EMBED, COHERE_RERANK, HUGGING_FACE_CHAT, NEUTRAL,
 )  # fmt: skip
 DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in _ALL}
 

@@ -47,7 +47,7 @@ class OllamaChat:
         if isinstance(options.get("stop_sequences"), str):
             options["stop_sequences"] = [options["stop_sequences"]]
         rest = {k: v for k, v in request.items() if v is not None and k not in _NOT_PARAMETERS}
-        reason = response.get("done_reason")
+        reason = _reason(response)
         return ModelCall(
             provider=provider,
             operation=self.operation,
@@ -55,7 +55,7 @@ class OllamaChat:
             response_model=response.get("model"),
             parameters={**options, **rest},
             usage=_usage(response),
-            finish_reasons=(reason,) if isinstance(reason, str) else (),
+            finish_reasons=(reason,) if reason else (),
             stream=bool(request.get("stream")),
             output_type="json" if request.get("format") else None,
         )
@@ -226,8 +226,15 @@ def _message(item: Mapping[str, Any]) -> Message:
 
 def _finished(message: Message, response: Mapping[str, Any]) -> Message:
     logprobs = tuple(token["logprob"] for token in objects(response.get("logprobs")))
-    called = any(part.type == "tool_call" for part in message.parts)
-    return replace(message, finish_reason="tool_call" if called else response.get("done_reason"), logprobs=logprobs)
+    return replace(message, finish_reason=_reason(response), logprobs=logprobs)
+
+
+def _reason(response: Mapping[str, Any]) -> str | None:
+    """A call of a tool ends with stop here: the message tells."""
+    reason = response.get("done_reason")
+    if mapping(response.get("message")).get("tool_calls"):
+        return "tool_call"
+    return reason if isinstance(reason, str) else None
 
 
 def _usage(response: Mapping[str, Any]) -> Usage:

@@ -8,13 +8,14 @@ from loopkit.capture.sdks._protocol import Instrumented, Sdk
 from loopkit.capture.sdks.bedrock import Bedrock
 from loopkit.capture.sdks.cohere import Cohere
 from loopkit.capture.sdks.google import GoogleGenAI
+from loopkit.capture.sdks.huggingface import HuggingFace
 from loopkit.capture.sdks.litellm import LiteLLM
 from loopkit.capture.sdks.mistral import Mistral
 from loopkit.capture.sdks.ollama import Ollama
 from loopkit.capture.sdks.stainless import PACKAGES
 from loopkit.capture.sdks.transport import Transport
 
-_OWN = (GoogleGenAI(), Mistral(), Bedrock(), Ollama(), Cohere())
+_OWN = (GoogleGenAI(), Mistral(), Bedrock(), Ollama(), Cohere(), HuggingFace())
 SDKS: tuple[Sdk, ...] = (*PACKAGES, *_OWN, Transport())
 """Whose clients can be wrapped."""
 PATCHED: tuple[Instrumented, ...] = (*PACKAGES, *_OWN, LiteLLM())

@@ -1,0 +1,49 @@
+"""Hugging Face's chat: OpenAI's shapes, in dataclasses that are dicts too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from loopkit.capture.dialects._content import mapping, texts_in
+from loopkit.capture.dialects._loose import loose, plain
+from loopkit.capture.dialects._protocol import Fold
+from loopkit.capture.dialects.openai_chat import Chat, ChatFold
+
+
+class HuggingFaceChat(Chat):
+    """Chat."""
+
+    name = "hugging_face.chat"
+
+    def fold(self) -> Fold:
+        """See `Dialect.fold`."""
+        return HuggingFaceFold()
+
+    def output_texts(self, response: Any) -> list[str]:
+        """See `Dialect.output_texts`."""
+        return texts_in(lambda change: self._changed(loose(mapping(response)), change))
+
+    def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
+        """See `Dialect.with_output`."""
+        cls: Any = type(response)
+        return cls.parse_obj_as_instance(plain(self._changed(loose(mapping(response)), change)))
+
+    def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
+        """See `Conversation.send`."""
+        return client.chat_completion(**arguments)
+
+
+class HuggingFaceFold:
+    """Chunks, to be read as OpenAI's."""
+
+    def __init__(self) -> None:
+        self._fold = ChatFold()
+
+    def feed(self, chunk: Any) -> None:
+        """See `Fold.feed`."""
+        self._fold.feed(loose(mapping(chunk)))
+
+    def result(self) -> dict[str, Any]:
+        """See `Fold.result`."""
+        return self._fold.result()
