@@ -96,7 +96,10 @@ with loopkit.context(content="local", user_id="u"), loopkit.span("x", content="o
 loopkit.annotate(identity, tags=["a"], metadata={"k": 1})
 loopkit.set_price("acme", "m", input=1, output=2.5)
 dollars: float | None = loopkit.cost(loopkit.open_store().spans()[0])
-forgotten: int = loopkit.forget("u").spans
+forgotten: int = loopkit.forget("u", store="elsewhere").spans
+got: int = loopkit.import_traces("langfuse", "export.json", task="triage").spans
+picture: bytes = loopkit.open_store().media("ni:///sha-256;x")
+pruned: int = loopkit.open_store().prune(days=7, bytes=1 << 20).spans
 logging.getLogger().addFilter(loopkit.LogIds())
 handler_of_langchain = frameworks.langchain_handler()
 

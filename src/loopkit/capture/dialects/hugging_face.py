@@ -26,7 +26,7 @@ class HuggingFaceChat(Chat):
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""
-        cls: Any = type(response)
+        cls: Any = response.__class__
         return cls.parse_obj_as_instance(plain(self._changed(loose(mapping(response)), change)))
 
     def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
