@@ -5,7 +5,7 @@ Shapes: https://docs.cohere.com/reference/chat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,13 +15,11 @@ from loopkit.capture.dialects._content import (
     mapping,
     objects,
     sequence,
-    since_the_model_spoke,
-    texts_in,
 )
 from loopkit.capture.dialects._endpoint import Endpoint, as_dict
 from loopkit.capture.dialects._protocol import Fold
-from loopkit.capture.dialects.openai_chat import message_of
-from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
+from loopkit.capture.dialects.openai_chat import Chat, message_of
+from loopkit.types import Kind, Message, ModelCall, Part, Usage
 
 Request = Mapping[str, Any]
 
@@ -33,7 +31,7 @@ _FINISH = {
 }  # fmt: skip
 
 
-class CohereChat:
+class CohereChat(Chat):
     """Chat."""
 
     name = "cohere.chat"
@@ -68,40 +66,23 @@ class CohereChat:
         message = mapping(response.get("message"))
         return (replace(_message(message), finish_reason=_finish(response)),) if message else ()
 
-    def kept(self, response: Any) -> Any:
-        """See `Dialect.kept`."""
-        return response
-
     def fold(self) -> Fold:
         """See `Dialect.fold`."""
         return CohereFold()
 
     def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
         """See `Dialect.with_input`: documents too, which the model reads anew each time."""
-        messages = list(sequence(request.get("messages")))
-        for index in since_the_model_spoke(messages):
-            if messages[index].get("role") not in ("system", "developer"):
-                messages[index] = {**messages[index], "content": changed(messages[index].get("content"), change)}
         documents = {"documents": changed(request["documents"], change)} if "documents" in request else {}
-        return {**request, "messages": messages, **documents}
+        return {**super().with_input(request, change), **documents}
 
     def text(self, response: Any) -> str:
         """See `Conversation.text`."""
         return "".join(message.text for message in self.answered(as_dict(response)))
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return texts_in(lambda change: self.with_output(response, change))
-
-    def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
-        """See `Dialect.with_output`."""
-        copy = response.model_copy(deep=True)
-        change_within(copy.message, change)
-        return copy
-
-    def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-        """See `Conversation.render`."""
-        return {"model": variant.model, "messages": [dict(m) for m in messages], **variant.parameters}
+    def _changed(self, response: Any, change: Callable[[str], str]) -> Any:
+        if getattr(response, "message", None) is not None:
+            change_within(response.message, change)
+        return response
 
     def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
         """See `Conversation.send`."""

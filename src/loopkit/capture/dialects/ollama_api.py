@@ -5,7 +5,7 @@ Shapes: https://docs.ollama.com/api
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +16,11 @@ from loopkit.capture.dialects._content import (
     mapping,
     objects,
     sequence,
-    since_the_model_spoke,
-    texts_in,
 )
 from loopkit.capture.dialects._endpoint import as_dict
 from loopkit.capture.dialects._protocol import Fold
-from loopkit.capture.dialects.openai_chat import message_of
-from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
+from loopkit.capture.dialects.openai_chat import Chat, change_text, message_of
+from loopkit.types import Kind, Message, ModelCall, Part, Usage
 
 Request = Mapping[str, Any]
 
@@ -32,7 +30,7 @@ _NOT_PARAMETERS = frozenset(
 )
 
 
-class OllamaChat:
+class OllamaChat(Chat):
     """Chat."""
 
     name = "ollama.chat"
@@ -69,39 +67,18 @@ class OllamaChat:
         message = mapping(response.get("message"))
         return (_finished(_message({"role": "assistant", **message}), response),) if message else ()
 
-    def kept(self, response: Any) -> Any:
-        """See `Dialect.kept`."""
-        return response
-
     def fold(self) -> Fold:
         """See `Dialect.fold`."""
         return OllamaFold()
-
-    def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
-        """See `Dialect.with_input`."""
-        messages = list(sequence(request.get("messages")))
-        for index in since_the_model_spoke(messages):
-            if messages[index].get("role") != "system":
-                messages[index] = {**messages[index], "content": changed(messages[index].get("content"), change)}
-        return {**request, "messages": messages}
 
     def text(self, response: Any) -> str:
         """See `Conversation.text`."""
         return response.message.content or ""
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return texts_in(lambda change: self.with_output(response, change))
-
-    def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
-        """See `Dialect.with_output`."""
-        copy = response.model_copy(deep=True)
-        change_within(copy.message, change)
-        return copy
-
-    def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-        """See `Conversation.render`."""
-        return {"model": variant.model, "messages": [dict(m) for m in messages], **variant.parameters}
+    def _changed(self, response: Any, change: Callable[[str], str]) -> Any:
+        if getattr(response, "message", None) is not None:
+            change_within(response.message, change)
+        return response
 
     def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
         """See `Conversation.send`."""
@@ -169,10 +146,10 @@ class OllamaGenerate(OllamaChat):
         said = {name: change(request[name]) for name in ("prompt", "suffix") if isinstance(request.get(name), str)}
         return {**request, **said}
 
-    def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
-        """See `Dialect.with_output`."""
-        said = {n: change(t) for n in ("response", "thinking") if isinstance(t := getattr(response, n, None), str)}
-        return response.model_copy(update=said)
+    def _changed(self, response: Any, change: Callable[[str], str]) -> Any:
+        for name in ("response", "thinking"):
+            change_text(response, name, None, change)
+        return response
 
     def text(self, response: Any) -> str:
         """See `Conversation.text`."""
