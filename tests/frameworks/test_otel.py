@@ -251,3 +251,21 @@ def test_of_several_spans_for_one_call_the_innermost_tells(wrapped: bool, host: 
     assert by_name["predict"].kind == by_name["query"].kind == "task"
     assert by_name["predict"].model_call is None
     assert by_name["chat"].parent_id == by_name["predict"].span_id
+
+
+def test_calls_of_two_kinds_are_two_calls(host: Host) -> None:
+    host.provider.add_span_processor(frameworks.span_processor())
+    tracer = host.provider.get_tracer("theirs")
+    chat = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "x", "gen_ai.usage.input_tokens": 7}
+    embeds = {"gen_ai.operation.name": "embeddings", "gen_ai.provider.name": "x"}
+    body = {"object": "list", "model": "e", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}],
+            "usage": {"prompt_tokens": 1, "total_tokens": 1}}  # fmt: skip
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, json=body))
+    made = loopkit.wrap(openai.OpenAI(api_key="test", http_client=httpx2.Client(transport=transport)))
+    with recording() as recorded:
+        with tracer.start_as_current_span("chat", attributes=chat):
+            with tracer.start_as_current_span("embed", attributes=embeds):
+                pass
+            made.embeddings.create(model="e", input="x")
+        kinds = sorted((span.kind, span.name) for span in recorded.spans())
+    assert kinds == [("embedding", "embed"), ("embedding", "embeddings e"), ("llm", "chat")]

@@ -316,3 +316,56 @@ def test_ids_stay_where_they_can() -> None:
     assert len(trace_of("x", "my trace")) == 32
     assert span_of("x", "1a2b3c4d5e6f7081") == "1a2b3c4d5e6f7081"
     assert len(span_of("x", "6f0e7f2a-1c63-4f0a-8e2d-7d8f4d3b2a11")) == 16
+
+
+ROW = {"id": "t1", "timestamp": "2025-01-01T00:00:00Z", "name": "good", "input": "hi"}
+AT = "2025-01-01T00:00:00Z"
+SPAN = {"id": "o", "traceId": "t2", "type": "SPAN", "name": "odd", "startTime": AT}
+ODD: dict[str, dict[str, Any]] = {
+    "an end after the year 2262": {**SPAN, "endTime": "9999-12-31T23:59:59Z"},
+    "a start before 1970": {**SPAN, "startTime": "0001-01-01T00:00:00Z"},
+    "a start that is none": {**SPAN, "startTime": "garbage"},
+    "a score of the year 9999": {
+        "id": "s", "traceId": "t1", "name": "n", "dataType": "NUMERIC", "value": 1, "timestamp": "9999-12-31T23:59:59Z"
+    },
+    "a text that begins many lists": {"id": "t3", "timestamp": AT, "input": "[" * 100_000},
+    "ids that are numbers": {"id": 7, "timestamp": AT, "userId": 5, "sessionId": 6},
+    "a line separator": {"id": "t4", "timestamp": AT, "input": "a\u2028b\u0085c"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_row_costs_no_other(name: str, store: Any, tmp_path: Path) -> None:
+    text = "\n".join(json.dumps(each, ensure_ascii=False) for each in (ROW, ODD[name]))
+    (tmp_path / "export.jsonl").write_text(text)
+    got = loopkit.import_traces("langfuse", tmp_path / "export.jsonl")
+    spans = store().spans()
+    assert len(spans) == got.spans
+    assert "good" in by_name(spans)
+    assert all(span.content_status == "kept" for span in spans)
+
+
+def test_a_recording_process_imports_as_it_records(store: Any, tmp_path: Path) -> None:
+    (tmp_path / "export.json").write_text(json.dumps([{**ROW, "input": "MAGICWORD"}]))
+    loopkit.init("svc", store=tmp_path / "own", redact=lambda text: text.replace("MAGICWORD", "[X]"))
+    try:
+        loopkit.import_traces("langfuse", tmp_path / "export.json")
+        (span,) = loopkit.open_store().spans()
+        assert span.input == "[X]"
+        loopkit.init("svc", store=tmp_path / "off", content="off")
+        loopkit.import_traces("langfuse", tmp_path / "export.json")
+        (span,) = loopkit.open_store().spans()
+        assert (span.input, span.content_status) == (None, "off")
+    finally:
+        loopkit.shutdown()
+
+
+def test_a_trace_that_says_more_than_its_one_call_is_there(store: Any, tmp_path: Path) -> None:
+    call = {"id": "o", "traceId": "t1", "type": "GENERATION", "name": "chat", "startTime": "2025-01-01T00:00:00Z",
+            "totalCost": 0, "usage": {"input": 0, "output": 3}}  # fmt: skip
+    (tmp_path / "export.json").write_text(json.dumps([{**ROW, "output": "FINAL"}, call]))
+    loopkit.import_traces("langfuse", tmp_path / "export.json")
+    spans = by_name(store().spans())
+    assert (spans["good"].output, spans["chat"].parent_id) == ("FINAL", spans["good"].span_id)
+    told = call_of(spans["chat"])
+    assert (told.cost, told.usage.input_tokens, told.usage.output_tokens) == (0, 0, 3)

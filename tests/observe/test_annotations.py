@@ -312,3 +312,29 @@ def test_forgetting_while_others_are_recorded_loses_nothing(home: Path) -> None:
     assert len(kept) == recorded[0]
     assert {span.user_id for span in kept} == {"bob-1"}
     assert (spool.directory / ".lock").stat().st_size == 0
+
+
+def test_who_was_pruned_can_be_forgotten(home: Path) -> None:
+    loopkit.init("svc")
+    hers, his = say("ana-1", "ALPHA"), say("bob-1", "BRAVO")
+    with loopkit.context(user_id="ana-1", order="77"), loopkit.span("answer", task="triage", input={"t": "x"}):
+        pass
+    for each, correction in ((hers, "DELTA"), (his, "ECHO")):
+        loopkit.feedback(each, correction=correction)
+    loopkit.feedback("order:77", "note", True, comment="FOXTROT")
+    dataset = loopkit.Dataset.create("triage", golden=0, test=0)
+    loopkit.annotate(hers, tags=["GOLF"])
+    store = loopkit.open_store()
+    store.prune(days=0)
+    assert store.spans() == []
+    loopkit.feedback(hers, "late", True, comment="HOTEL")
+    loopkit.feedback("r-ana-1", "later", True, comment="INDIA")
+    loopkit.flush()
+    gone = loopkit.forget("ana-1")
+    assert (gone.feedback, gone.examples) == (4, 2)
+    assert [example.expected for example in loopkit.Dataset.load(dataset.id).examples] == ["ECHO"]
+    loopkit.shutdown()
+    below = bytes_below(home)
+    for word in (b"ALPHA", b"DELTA", b"FOXTROT", b"GOLF", b"HOTEL", b"INDIA", b"ana-1"):
+        assert word not in below, word
+    assert b"ECHO" in below

@@ -582,3 +582,40 @@ def test_a_model_name_is_a_text_and_nothing_is_asked_of_what_isnt(recorded: Memo
     with pytest.raises(TypeError):
         client.chat.completions.create(model=Hanging(), messages=[])
     assert [span.name for span in recorded.spans()] == ["chat gpt-4.1", "chat"]
+
+
+def test_below_a_tools_arguments_every_name_is_the_tools_own(recorded: MemorySink) -> None:
+    given = {"name": ADDRESS, "id": ADDRESS, "url": ADDRESS, "type": ADDRESS, "data": "ana@example.org"}
+    content = [{"toolUse": {"toolUseId": "t", "name": "f", "input": given}}]
+    usage = {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2}
+    said = {"message": {"role": "assistant", "content": content}}
+    answer = {"output": said, "stopReason": "tool_use", "usage": usage, "metrics": {"latencyMs": 1}}
+    seen: list[Any] = []
+    client = loopkit.wrap(bedrock(answer, seen), guard=MAIL)
+    result = [{"toolResult": {"toolUseId": "t", "content": [{"json": given}]}}]
+    got = client.converse(modelId="m", messages=[{"role": "user", "content": result}])
+    assert "ana@example.org" not in json.dumps(got["output"])
+    assert "ana@example.org" not in json.dumps(seen)
+
+
+def test_thoughts_of_openai_shaped_servers_are_checked(recorded: MemorySink) -> None:
+    message = {"role": "assistant", "content": "fine", "reasoning_content": ADDRESS, "reasoning": ADDRESS}
+    body = {**CHAT_ROW.recorded["body"], "choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
+    client = loopkit.wrap(CHAT_ROW.make("sync", lambda _: httpx2.Response(200, json=body)), guard=MAIL)
+    assert "ana@example.org" not in CHAT_ROW.call(client).model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [lambda body: list(body), lambda body: [body.readline()], lambda body: [body.read1(), body.read1()]],
+    ids=["iterated", "a line", "as it comes"],
+)
+def test_a_body_entered_can_be_read_as_without_us(read: Any, recorded: MemorySink) -> None:
+    asked = {"modelId": "anthropic.claude-3", "body": json.dumps({"anthropic_version": "x"})}
+    with bedrock(CLAUDE).invoke_model(**asked)["body"] as plain:
+        expected = read(plain)
+    with loopkit.wrap(bedrock(CLAUDE)).invoke_model(**asked)["body"] as body:
+        assert read(body) == expected
+    (span,) = recorded.spans()
+    assert span.model_call is not None
+    assert "a SECRET" in (span.model_call.native_response or "")

@@ -18,8 +18,10 @@ import pytest
 from google.genai import types as google_types
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
 
 import loopkit
+import loopkit.frameworks
 from loopkit.config import Limits, Sampling
 from loopkit.errors import NotFound
 from loopkit.store.ring import Ring
@@ -362,6 +364,75 @@ def test_what_is_lifted_can_be_put_back(value: Any, spaced: bool) -> None:
 
 
 def test_words_are_not_taken_for_media() -> None:
-    for value in ({"text": "x" * 5000}, ["x" * 5000], {"text": b64(PICTURE)}, {"arguments": "a" * 2000}):
+    words = (
+        "x" * 5000,
+        "ACGT" * 300,
+        "ha" * 600,
+        "MKTAYIAKQRQISFVKSHFSRQ" * 60,
+        "4111111111111111/" * 64,
+        "hunter2_" * 150,
+    )
+    for value in (
+        make(word) for word in words for make in (lambda w: [w], lambda w: {"data": w}, lambda w: {"result": w})
+    ):
         text = json.dumps(value)
         assert lifted(text, 1 << 20) == (text, {})
+
+
+def test_words_in_a_data_url_stay_where_they_are_redacted() -> None:
+    text = json.dumps({"url": "data:text/plain;base64," + b64(b"words " * 300)})
+    assert lifted(text, 1 << 20) == (text, {})
+
+
+def test_pictures_of_other_instrumentations_lie_there_too() -> None:
+    said = [{"role": "user", "parts": [{"type": "blob", "mime_type": "image/png", "content": b64(PICTURE)}]}]
+    told = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "x", "gen_ai.input.messages": json.dumps(said)}
+    provider = TracerProvider()
+    provider.add_span_processor(loopkit.frameworks.span_processor())
+    with recording(store=True), loopkit.context(content="local"):
+        with provider.get_tracer("theirs").start_as_current_span("chat", attributes=told):
+            pass
+        assert shown(only_call().input[0].parts[0]) == PICTURE
+
+
+def test_a_large_span_of_others_loses_what_is_too_much_and_not_itself() -> None:
+    said = [{"role": "user", "parts": [{"type": "text", "content": f"number {n} " * 5}]} for n in range(20_000)]
+    told = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "x", "gen_ai.request.model": "m",
+            "gen_ai.input.messages": json.dumps(said), "gen_ai.usage.input_tokens": 7}  # fmt: skip
+    provider = TracerProvider()
+    provider.add_span_processor(loopkit.frameworks.span_processor())
+    with recording(store=True):
+        with provider.get_tracer("theirs").start_as_current_span("chat", attributes=told):
+            pass
+        (span,) = loopkit.open_store().spans()
+        assert (span.name, span.content_status) == ("chat", "truncated")
+        assert only_call().usage.input_tokens == 7
+
+
+def test_metadata_hold_no_media_and_stay_bounded(stored: MemorySink) -> None:
+    with loopkit.context(picture=b64(LARGE)), loopkit.span("x") as span:
+        span.set(mine=b64(LARGE))
+    loopkit.flush()
+    (batch,) = stored.batches
+    assert len(batch.spans[0].core) < 200_000
+
+
+def test_forgetting_one_keeps_the_pictures_of_another_in_a_dataset() -> None:
+    with recording(store=True):
+        store = loopkit.open_store()
+        for user, data in (("ana", SOUND), ("ben", PICTURE)):
+            with (
+                loopkit.context(user_id=user),
+                loopkit.span("look", input={"picture": f"data:image/png;base64,{b64(data)}"}),
+            ):
+                pass
+        ana, ben = store.spans()
+        examples = [{"id": each.user_id, "input": each.input, "spans": [each.id]} for each in (ana, ben)]
+        store.put("dataset", "d1", {"id": "d1", "examples": examples})
+        store.prune(days=0)
+        assert loopkit.forget("ana").examples == 1
+        (left,) = store.documents("dataset")
+        assert [each["id"] for each in left["examples"]] == ["ben"]
+        assert store.media(ben.input["picture"]) == PICTURE
+        with pytest.raises(NotFound):
+            store.media(ana.input["picture"])

@@ -21,6 +21,7 @@ from loopkit.store.sqlite import FILE, Store
 from loopkit.testing import MemorySink, recording
 from loopkit.types import Span
 from loopkit.wire.encode import encode_request, encode_resource, encode_span
+from loopkit.wire.media import name_of
 
 
 def batch(*numbers: int) -> bytes:
@@ -231,8 +232,9 @@ def test_pruning_by_hand_makes_the_file_smaller(tmp_path: Path) -> None:
     assert [span.name for span in store.spans()] == ["call 3000"]
     assert store.path.stat().st_size < before / 2
     assert store.prune(bytes=0).spans == 1
-    with pytest.raises(InvalidInput, match="prune's days is -1"):
-        store.prune(days=-1)
+    for wrong in (-1, float("inf"), float("nan"), 1e9, True, "7"):
+        with pytest.raises(InvalidInput, match="prune's days is"):
+            store.prune(days=wrong)  # type: ignore[arg-type]
 
 
 def test_a_store_of_an_older_version_is_taken_over_as_it_is(tmp_path: Path) -> None:
@@ -245,3 +247,40 @@ def test_a_store_of_an_older_version_is_taken_over_as_it_is(tmp_path: Path) -> N
     assert [span.name for span in store.spans()] == ["call 1"]
     assert store.prune() == Pruned()
     assert len(store.spans()) == 1
+
+
+def test_a_little_too_much_costs_a_little(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for number in range(40):
+        store.append(batch(number + 1) + bytes(0), [])
+    for number in range(40):
+        picture = bytes([number]) * 100_000
+        named = name_of(picture)
+        span = Span(trace_id=f"{number + 100:032x}", span_id=f"{number + 100:016x}", name=f"big {number}", started_at=1,
+                    ended_at=2, input=f"ni:///sha-256;{named}")  # fmt: skip
+        data = encode_request(encode_resource({"service.name": "svc"}), "loopkit", "1", [encode_span(span).stored()])
+        store.append(data, [], {named: picture})
+    assert store.stats()["media"] == 40
+    with store.reading() as connection:
+        used = bytes_in_use(connection)
+    gone = store.make_room(days=30, bytes=used - 300_000)
+    assert 40 < gone.spans <= 45
+    assert store.stats()["media"] >= 35
+
+
+def test_what_stays_for_good_leaves_room_for_the_rest(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.put("dataset", "d1", {"text": "x" * 3_000_000})
+    for number in range(20):
+        store.append(batch(number + 1), [])
+    assert store.stats()["spans"] == 20
+    assert store.make_room(days=30, bytes=2_000_000) == Pruned()
+
+
+def test_what_an_older_version_writes_meanwhile_is_new(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with store.transaction() as connection:
+        connection.execute("INSERT INTO batch (data) VALUES (?)", (batch(1),))
+    assert store.make_room(days=30, bytes=1 << 30) == Pruned()
+    assert len(store.spans()) == 1
+    assert store.make_room(days=30, bytes=1 << 30) == Pruned()

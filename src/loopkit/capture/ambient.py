@@ -86,14 +86,15 @@ def carried(function: Callable[P, R]) -> Callable[P, R]:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidInput(f"carried() got the generator function {function!r}: carry what iterates over it")
     here = contextvars.copy_context()
-    if inspect.iscoroutinefunction(function):
+    if any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
 
         @functools.wraps(function)
         async def arun(*args: P.args, **kwargs: P.kwargs) -> Any:
             import asyncio  # takes long, and whoever awaits this has it
 
             loop = asyncio.get_running_loop()
-            return await here.copy().run(loop.create_task, function(*args, **kwargs))  # a task keeps its context
+            made: Any = function(*args, **kwargs)
+            return await here.copy().run(loop.create_task, made)  # a task keeps its context
 
         return arun  # type: ignore[return-value]  # what it gives is awaitable, as the function's
 

@@ -22,7 +22,7 @@ from loopkit.capture.live import LiveSpan, StatusError
 from loopkit.capture.providers import server_at
 from loopkit.capture.redact import known_name, redact_value, redacted, redactor
 from loopkit.capture.sampling import reason_to_keep
-from loopkit.capture.snapshot import CUT_WHOLE, LIMIT, TRUNCATED, bounded, snapshot
+from loopkit.capture.snapshot import CUT_WHOLE, LIMIT, TRUNCATED, bounded, cut, snapshot
 from loopkit.config import Settings
 from loopkit.detect.patterns import may_hold
 from loopkit.detect.patterns import redact as redact_patterns
@@ -45,7 +45,8 @@ from loopkit.wire.encode import (
     encode_time_to_first_token,
     encode_values,
 )
-from loopkit.wire.media import lifted
+from loopkit.wire.media import lifted, with_references
+from loopkit.wire.messages import dumps
 from loopkit.wire.names import (
     INPUT_MESSAGES,
     OI_INPUT,
@@ -68,6 +69,7 @@ _LIGHT = 1024
 """Characters: what is shorter has no media worth a place of its own."""
 Media = dict[str, bytes | None]
 """Of one span, by their hashes; None for what is too large to be kept."""
+_LARGE = ("input", "output", "model_call", "attributes", "metadata")
 _WORDS = ("value", "correction", "comment", "reason", "metadata")
 
 
@@ -110,20 +112,24 @@ class Finisher:
             made = replace(bare, content_status="off")
         else:
             try:
-                text = self._lighter(to_json(span), media) or ""
-                made = replace(from_json(Span, redacted(text, self._redact)), **ids)
+                text, found = lifted(to_json(span), self._media_bytes)
+                media.update(found)
+                made = replace(_within_limit(redacted(text, self._redact)), **ids)
+                if None in media.values() and made.content_status == "kept":
+                    made = replace(made, content_status="truncated")
             except Exception as error:  # noqa: BLE001  # a redactor may raise anything; its span loses its content
                 _host.warn_once("redaction", f"a span's content was dropped, since it could not be redacted: {error!r}")
                 made = replace(bare, name=span.kind, content_status="failed", attributes={}, metadata={}, tags=())
         said = {name: value for name, value in made.attributes.items() if not name.startswith(_HARMLESS)}
         rest = {name: value for name, value in made.attributes.items() if name not in said}
         encoded = encode_span(replace(made, attributes=rest))
-        more = encode_own(said) if made.content_status in ("kept", "local") else b""
+        has_content = made.content_status in ("kept", "local", "truncated")
+        more = encode_own(said) if has_content else b""
         away = b"" if made.content_status == "local" else encoded.content + more
         return EncodedSpan(
             encoded.core, encoded.facts, away, encoded.local + more, sampled=False, crowded=True,
-            media=_kept(media) if more or away else {},
-        )  # fmt: skip  # fmt: skip
+            media=_kept(media) if has_content else {},
+        )  # fmt: skip
 
     def keys(self, live: LiveSpan) -> set[str]:
         """What feedback on the span may name, redacted as it is in the span itself."""
@@ -168,7 +174,7 @@ class Finisher:
         values = encode_error(said) + encode_values(*texts)
         own: dict[str, Any] = {}
         if live.attributes:
-            own = json.loads(redacted(snapshot(live.attributes), self._redact))
+            own = json.loads(redacted(bounded(snapshot(live.attributes)), self._redact))
             values += _own_content(own, texts, told is not None, keep=keep)
         core = encode_core(
             live,
@@ -287,6 +293,25 @@ def _own_content(own: dict[str, Any], texts: tuple[str | None, str | None], has_
         ours |= _MESSAGES
     said = {name: own.pop(name) for name in [name for name in own if is_content(name)]}
     return encode_own({name: value for name, value in said.items() if name not in ours}) if keep else b""
+
+
+def _within_limit(text: str) -> Span:
+    """The span in a JSON text, without what makes it too large: first the ends of its long texts, then its content."""
+    span = from_json(Span, text)
+    if len(text) > LIMIT:
+        fields = json.loads(text)
+        for name in _LARGE:
+            fields[name] = cut(fields.get(name))
+        span = from_json(Span, dumps({name: value for name, value in fields.items() if value is not None}))
+        span = replace(span, content_status=span.content_status if span.content_status == "local" else "truncated")
+        if len(to_json(span)) > LIMIT:
+            span = replace(span, input=None, output=None, model_call=_bare(span.model_call), attributes={})
+    call = span.model_call
+    if call is None:
+        return span
+    return replace(
+        span, model_call=replace(call, input=with_references(call.input), output=with_references(call.output))
+    )
 
 
 def _kept(media: Media) -> Mapping[str, bytes]:

@@ -163,7 +163,7 @@ def _recording(
     dialect = exchange.dialect
     around = otel_context.get_current()
     told: Recording | None = around.get(TOLD)  # type: ignore[assignment]
-    if told is not None and told.is_telling:
+    if told is not None and told.is_telling and (told.exchange is None or told.exchange.dialect.kind == dialect.kind):
         return Recording(None, None)
     here = otel_trace.get_current_span(around)
     live, is_current = take_offer(), False
@@ -172,13 +172,17 @@ def _recording(
         live, is_current = here, True
     adopted = live is not None
     if live is None:
-        if here is not otel_trace.INVALID_SPAN and not isinstance(here, LiveSpan) and tells_of_a_model(here):
+        if (
+            here is not otel_trace.INVALID_SPAN
+            and not isinstance(here, LiveSpan)
+            and tells_of_a_model(here, dialect.kind)
+        ):
             if here.get_span_context().span_id in recorder.others:
                 return Recording(recorder, None, is_current=True, told_as=span_id_of(here))
             is_current = True
         around_us = here.get_span_context().span_id
         if around_us in recorder.others:
-            recorder.others[around_us] = True
+            recorder.others[around_us] = dialect.kind
         live = recorder.start(f"{dialect.operation} {_model_in(request)}".rstrip(), dialect.kind)
         if live is None:
             return Recording(recorder, None)

@@ -49,7 +49,7 @@ def _redact_text(text: str, redact: Redactor) -> str:
     if text[:1] in ("{", "["):
         try:
             inner = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return redact(text)
         cleaned = redact_value(inner, redact)
         # where nothing was found inside, the text itself may still hold something: a key that is there twice

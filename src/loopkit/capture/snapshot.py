@@ -65,7 +65,7 @@ def bounded(text: str) -> str:
     """The JSON text within the limit."""
     size = len(text)
     if size > LIMIT:
-        text = _encode(_cut(json.loads(text), LIMIT // 20))
+        text = _encode(cut(json.loads(text)))
     if len(text) > LIMIT:
         return _encode({TRUNCATED: size, "start": _fitting(json.loads(text), [LIMIT // 4])})
     return text
@@ -80,18 +80,20 @@ def _without_what_fails(value: Any) -> str:
 
 def plain_copy(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata as JSON values of their own, so that later changes don't show."""
-    copied: dict[str, Any] = json.loads(snapshot(dict(metadata)))
+    copied: dict[str, Any] = json.loads(bounded(snapshot(dict(metadata))))
     return copied
 
 
-def _cut(value: Any, longest: int) -> Any:
+def cut(value: Any) -> Any:
+    """A JSON value whose long texts are cut, and marked."""
+    longest = LIMIT // 20
     if isinstance(value, str) and len(value) > longest:
         return f"{value[:longest]}… [{TRUNCATED}: {len(value)} characters]"
     inside: Any = value  # isinstance makes `value` a dict of unknown types; this stays Any
     if isinstance(value, dict):
-        return {key: _cut(item, longest) for key, item in inside.items()}
+        return {key: cut(item) for key, item in inside.items()}
     if isinstance(value, list):
-        return [_cut(item, longest) for item in inside]
+        return [cut(item) for item in inside]
     return value
 
 

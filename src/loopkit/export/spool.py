@@ -239,6 +239,11 @@ class DiskSpool:
                 _unlink(letter, letter.with_suffix(_REASON))
             elif after != before:
                 _replace(letter, after)
+        for damaged in self.dead.glob(f"*{_DAMAGED}"):
+            before = damaged.read_bytes()
+            if change(before) != before:
+                changed += 1
+                _unlink(damaged, damaged.with_suffix(_REASON))
         return changed, left
 
     def clear(self) -> int:
@@ -459,10 +464,11 @@ def _rewrite_segment(segment: Path, change: Callable[[bytes], bytes]) -> int:
     batches, damaged = _read(segment)
     after = [change(batch.data) for batch in batches]
     different = sum(new != old.data for new, old in zip(after, batches, strict=True))
-    if different or _done(segment) > len(_HEADER):  # what was delivered still lies in it
+    rest = change(damaged) if damaged else b""
+    if different or rest != damaged or _done(segment) > len(_HEADER):  # what was delivered still lies in it
         records = (_RECORD.pack(len(data), zlib.crc32(data)) + data for data in after if data)
         segment.with_suffix(_DONE).write_bytes(_OFFSET.pack(0))
-        _replace(segment, _HEADER + b"".join(records) + damaged)
+        _replace(segment, _HEADER + b"".join(records) + rest)
     return different
 
 

@@ -70,7 +70,7 @@ def _of_json(path: Path, text: str) -> Iterator[dict[str, Any]]:
     except ValueError as error:
         if "\n" not in text.strip():
             raise InvalidInput(f"{path} is no JSON: {error}") from error
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 yield from _objects(json.loads(line))

@@ -43,6 +43,8 @@ def read(rows: Iterable[Row], skip: Any) -> Iterator[Span | Feedback]:
             skip("it has no id")
         elif "data_type" in row:
             scores[str(row["id"])] = row
+        elif row.get("start_time") and nanoseconds(row["start_time"]) is None:
+            skip("its start is no time between 1970 and 2262")
         elif row.get("start_time"):
             trace = str(row.get("trace_id") or row["id"])
             observations.setdefault(trace, {})[str(row["id"])] = row
@@ -85,7 +87,9 @@ def _trace(id: str, trace: Row, observations: list[Row]) -> Iterator[Span]:
     known = {str(row["id"]) for row in observations}
     roots = [row for row in observations if str(row.get("parent_observation_id") or "") not in known]
     above = None
-    if trace and len(roots) != 1:
+    is_call = len(roots) == 1 and _KINDS.get(str(roots[0].get("type"))) in ("llm", "embedding")
+    says_more = is_call and (trace.get("input") is not None or trace.get("output") is not None)
+    if trace and (len(roots) != 1 or says_more):
         above = span_of("langfuse", f"trace:{id}")
         starts = [at for row in observations if (at := nanoseconds(row["start_time"])) is not None]
         ends = [at for row in observations if (at := nanoseconds(row.get("end_time"))) is not None]
@@ -134,7 +138,12 @@ def _call(row: Row, kind: Kind, began: int) -> ModelCall:
     attributes = mapping(metadata.get("attributes"))
     first = nanoseconds(row.get("completion_start_time"))
     parameters = mapping(parsed(row.get("model_parameters")))
-    cost = next((number(row.get(name)) for name in ("total_cost", "calculated_total_cost") if row.get(name)), None)
+    costs = (
+        mapping(parsed(row.get("cost_details"))).get("total"),
+        row.get("calculated_total_cost"),
+        row.get("total_cost"),
+    )
+    cost = next((each for each in map(number, costs) if each is not None), None)
     return ModelCall(
         provider=str(attributes.get("gen_ai.provider.name") or metadata.get("ls_provider") or "_OTHER"),
         operation="embeddings" if kind == "embedding" else "chat",
@@ -143,7 +152,7 @@ def _call(row: Row, kind: Kind, began: int) -> ModelCall:
         output=messages(row.get("output"), "assistant") if kind == "llm" else (),
         parameters={_PARAMETERS.get(name, name): value for name, value in parameters.items() if value is not None},
         usage=_usage(row),
-        cost=number(mapping(parsed(row.get("cost_details"))).get("total")) or cost,
+        cost=cost,
         time_to_first_token=None if first is None else max(first - began, 0) / 1e9,
         stream=first is not None,
     )
@@ -167,8 +176,8 @@ def _usage(row: Row) -> Usage:
         whole(usage.get("output", usage.get("completion_tokens"))),
     )
     return Usage(
-        input_tokens=total("input") if known else given or whole(row.get("input_usage")),
-        output_tokens=total("output") if known else made or whole(row.get("output_usage")),
+        input_tokens=total("input") if known else whole(row.get("input_usage")) if given is None else given,
+        output_tokens=total("output") if known else whole(row.get("output_usage")) if made is None else made,
         cache_read_tokens=named("input_cached_tokens", "input_cache_read", "cache_read_input_tokens"),
         cache_write_tokens=named("input_cache_creation", "cache_creation_input_tokens"),
         reasoning_tokens=named("output_reasoning_tokens", "output_reasoning", "reasoning_tokens"),
@@ -190,9 +199,9 @@ def _surroundings(row: Row, own: Mapping[str, Any]) -> dict[str, Any]:
 def _score(row: Row, roots: Mapping[str, str]) -> Feedback | None:
     """What is said of a trace is said of its outermost span, where that is known."""
     subject = mapping(parsed(row.get("subject")))
-    kinds = {"observation": "observation_id", "trace": "trace_id", "session": "session_id"}
     if subject:
-        row = {**row, kinds.get(str(subject.get("kind")), "_"): subject.get("id")}
+        kind = str(subject.get("kind"))
+        row = {**row, **({f"{kind}_id": subject.get("id")} if kind in ("observation", "trace", "session") else {})}
         row["trace_id"] = row.get("trace_id") or subject.get("trace_id") or subject.get("traceId")
     said = str(row.get("string_value") or "")
     kind, value = str(row.get("data_type")), row.get("value")

@@ -108,7 +108,7 @@ def _place(id: str, row: Row, runs: Mapping[str, Row]) -> tuple[str, str | None]
     return str(trace), None if not parent else str(parent)
 
 
-def _call(row: Row, inputs: Any, outputs: Any, extra: Row | Mapping[str, Any], metadata: Any, began: int) -> ModelCall:
+def _call(row: Row, inputs: Any, outputs: Any, extra: Mapping[str, Any], metadata: Any, began: int) -> ModelCall:
     asked = mapping(extra.get("invocation_params"))
     first = nanoseconds(row.get("first_token_time"))
     said, about = _answers(outputs)
@@ -167,7 +167,7 @@ def _answers(outputs: Any) -> tuple[tuple[Message, ...], dict[str, Any]]:
     generations = sequence(whole_of.get("generations"))
     if generations:
         first = sequence(generations[0]) or generations
-        messages_of: list[Message] = []
+        answers: list[Message] = []
         for generation in objects(first):
             given = _unwrapped(generation.get("message")) or {"content": generation.get("text"), "type": "ai"}
             told = mapping(given.get("response_metadata")) or mapping(generation.get("generation_info"))
@@ -175,8 +175,8 @@ def _answers(outputs: Any) -> tuple[tuple[Message, ...], dict[str, Any]]:
             about["model"] = about["model"] or told.get("model_name")
             about["id"] = about["id"] or told.get("id")
             said = _messages([given], "assistant")
-            messages_of += [_finished(message, told.get("finish_reason")) for message in said]
-        return tuple(messages_of), about
+            answers += [_finished(message, told.get("finish_reason")) for message in said]
+        return tuple(answers), about
     choices = objects(whole_of.get("choices"))
     if choices:
         about |= {"usage": mapping(whole_of.get("usage")), "model": whole_of.get("model"), "id": whole_of.get("id")}
@@ -264,7 +264,7 @@ def _feedback(row: Row, runs: Mapping[str, Row]) -> Feedback:
         id=hashed("langsmith", id),
         target=f"{trace_of('langsmith', trace)}-{span_of('langsmith', run)}" if run else target,
         name=str(row["key"]),
-        value=said if isinstance(said, (bool, str)) or said is None else float(said),
+        value=said if isinstance(said, (bool, str)) else number(said),
         correction=correction,
         source=source,
         kind="inferred" if source == "judge" else "explicit",

@@ -12,11 +12,13 @@ from typing import Any
 
 from loopkit._pseudonyms import pseudonym
 from loopkit._version import __version__
+from loopkit.capture import slot
 from loopkit.capture.finish import Finisher
 from loopkit.config import home_directory, settings
 from loopkit.errors import InvalidInput
 from loopkit.imports import langfuse, langsmith, promptlayer, trulens
 from loopkit.imports.files import rows_of
+from loopkit.imports.values import text
 from loopkit.store.sqlite import Store
 from loopkit.types import Feedback, Span
 from loopkit.wire.encode import encode_request, encode_resource
@@ -72,18 +74,36 @@ def import_traces(
     found = list(reader(rows, skip))
     if rows and not found:
         raise InvalidInput(f"nothing in {', '.join(map(str, paths))} looks like {source}'s: {_reasons(skipped)}")
-    directory = home_directory() if store is None else store.directory
-    store = store or Store(directory)
-    finisher = Finisher(settings(service or source, store=directory))
+    recorder = slot.recorder
+    kept = None if recorder is None else recorder.settings.store
+    directory = store.directory if store is not None else kept or home_directory()
+    finisher = Finisher(settings(service or source, store=directory) if recorder is None else recorder.settings)
     resource = encode_resource({"service.name": service or source, "telemetry.sdk.name": "loopkit"})
-    spans = [each if task is None else replace(each, task=task) for each in found if isinstance(each, Span)]
-    events = [_event(each, directory) for each in found if isinstance(each, Feedback)]
+    spans = [_sound(each, task) for each in found if isinstance(each, Span)]
+    events = [finisher.feedback(_event(each, directory)) for each in found if isinstance(each, Feedback)]
+    portions: list[tuple[bytes, dict[str, bytes]]] = []
     for portion in _portions(spans):
         encoded = [finisher.read(span) for span in portion]
         media = {name: data for each in encoded for name, data in each.media.items()}
-        store.append(encode_request(resource, "loopkit", __version__, [each.stored() for each in encoded]), [], media)
-    store.append(None, map(finisher.feedback, events))
+        request = encode_request(resource, "loopkit", __version__, [each.stored() for each in encoded])
+        portions.append((request, media))
+    store = store or Store(directory)  # only now: what can't be read or encoded leaves nothing behind
+    for request, media in portions:
+        store.append(request, [], media)
+    store.append(None, events)
     return Imported(spans=len(spans), feedback=len(events), skipped=dict(skipped))
+
+
+def _sound(span: Span, task: str | None) -> Span:
+    """With names and ids as texts, whatever they were in the export; and of the task."""
+    call = span.model_call
+    if call is not None:
+        names = ("provider", "model", "response_model", "response_id")
+        told: dict[str, Any] = {name: text(getattr(call, name)) for name in names}
+        call = replace(call, **told)
+    return replace(
+        span, user_id=text(span.user_id), session_id=text(span.session_id), model_call=call, task=task or span.task
+    )
 
 
 def _event(event: Feedback, directory: Path) -> Feedback:

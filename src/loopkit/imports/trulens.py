@@ -172,8 +172,9 @@ def _evaluation(attributes: Mapping[str, Any], row: Row, roots: Mapping[str, str
 
 def _hex(value: Any, digits: int) -> str:
     """TruLens writes OpenTelemetry's ids as decimal numbers."""
-    text = str(value)
-    return f"{int(text):0{digits}x}" if text.isdigit() else hashed("trulens", text)[:digits]
+    said = str(value)
+    is_id = said.isascii() and said.isdecimal() and len(said) < 40 and int(said) < 16**digits
+    return f"{int(said):0{digits}x}" if is_id else hashed("trulens", said)[:digits]
 
 
 # Records

@@ -19,6 +19,8 @@ from loopkit.wire.messages import decode_message, dumps
 _TRACE = re.compile(r"[0-9a-f]{32}")
 _SPAN = re.compile(r"[0-9a-f]{16}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_LAST_YEAR = 2262
+"""Whose nanoseconds still fit into 64 bits with a sign."""
 _ERROR = re.compile(r"([A-Za-z_][\w.]*)\(")
 
 
@@ -54,12 +56,15 @@ def nanoseconds(value: Any, *, local: bool = False) -> int | None:
         except ValueError:
             value = number(value)
     if isinstance(value, datetime):
+        if not 1970 <= value.year < _LAST_YEAR:
+            return None
         aware = value if value.tzinfo else (value.astimezone() if local else value.replace(tzinfo=timezone.utc))
-        return round(aware.timestamp() * 1_000_000) * 1000
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        return max(round(aware.timestamp() * 1_000_000) * 1000, 0)
+    if not isinstance(value, (int, float)) or not 0 <= value < 2**63:
         return None
     scale = next((10**power for power, least in ((0, 1e17), (3, 1e14), (6, 1e11)) if value >= least), 10**9)
-    return round(value * scale) if isinstance(value, int) else round(value * scale / 1000) * 1000
+    found = round(value * scale) if isinstance(value, int) else round(value * scale / 1000) * 1000
+    return found if found < 2**63 else None
 
 
 def _readable(text: str) -> str:
@@ -74,7 +79,7 @@ def number(value: Any) -> float | None:
         return None
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return found if math.isfinite(found) else None
 
@@ -91,8 +96,13 @@ def parsed(value: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
+
+
+def text(value: Any) -> str | None:
+    """A name or an id as text; None where there is none."""
+    return None if value is None or value == "" else str(value)
 
 
 def texts(value: Any) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def _forget(user: str, place: _Place) -> Forgotten:
         for sink in place.sending():
             pauses.enter_context(sink.paused())
         for spool in waiting:
-            done, left = spool.rewrite(_without(traces))
+            done, left = spool.rewrite(_without(traces, names))
             changed, unreachable = changed + done, unreachable + left
     return Forgotten(
         traces=tuple(sorted(traces)), spans=spans, feedback=feedback, examples=examples, waiting=changed,
@@ -193,9 +193,9 @@ class _Learned:
         return bool(fields.get("example") in self._gone)
 
 
-def _without(traces: set[str]) -> Callable[[bytes], bytes]:
-    """A batch without the spans of these traces: empty where none is left."""
-    ids = {bytes.fromhex(trace) for trace in traces}
+def _without(traces: set[str], names: set[str]) -> Callable[[bytes], bytes]:
+    """A batch without the spans of these traces: empty where none is left, or where it can't be read and has a name."""
+    ids = {bytes.fromhex(trace) for trace in traces} | {name.encode() for name in names}
 
     def change(data: bytes) -> bytes:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest

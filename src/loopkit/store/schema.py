@@ -2,7 +2,8 @@
 
 Writers append whole encoded batches; `span`, `tag` and `body` are made from them by whoever reads first. Bodies
 lie apart from the rows, so that going over many rows doesn't read what was said in them, and a picture lies once for
-all that show it: spans, datasets, batches before they are rows. A batch that can't be read is put `aside`, with the
+all that show it: spans, datasets, batches before they are rows. Of a user's removed spans, `past` keeps what they were
+called, so that what outlives them can be forgotten too. A batch that can't be read is put `aside`, with the
 reason, so that it stands in nobody's way.
 """
 
@@ -54,6 +55,7 @@ MIGRATIONS = (
     CREATE TABLE medium (hash TEXT PRIMARY KEY, data BLOB NOT NULL);
     CREATE TABLE shows (hash TEXT NOT NULL, bearer TEXT NOT NULL, PRIMARY KEY (bearer, hash)) WITHOUT ROWID;
     CREATE INDEX shows_by_hash ON shows (hash);
+    CREATE TABLE past (owner TEXT NOT NULL, what TEXT NOT NULL, PRIMARY KEY (owner, what)) WITHOUT ROWID;
     """,
 )
 """One script a version; the store's version is how many of them it has seen."""

@@ -30,7 +30,6 @@ from loopkit.wire.media import named_in
 
 FILE = "loopkit.db"
 _KEPT = "kept:"
-_ANNOTATION = "annotation"
 _DAY = 86_400 * 10**9
 _PORTION = 64
 """Batches turned into rows in one transaction."""
@@ -112,9 +111,9 @@ class Store(Database):
 
         Media go with the last span that shows them; feedback, datasets and variants stay. The file gets smaller too.
         """
-        for name, value in (("days", days), ("bytes", bytes)):
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-                raise InvalidInput(f"prune's {name} is {value!r}: give a number, 0 or more")
+        for name, value, most in (("days", days, 36_500), ("bytes", bytes, 2**62)):
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= most:
+                raise InvalidInput(f"prune's {name} is {value!r}: give a number from 0 to {most}")
         gone = room.Pruned()
         while portion := self.make_room(days=days, bytes=int(bytes)):
             gone += portion
@@ -296,8 +295,8 @@ class Store(Database):
 
     def stats(self) -> dict[str, int]:
         """How much there is of what, and the file's size in bytes."""
-        names = ("span", "feedback", "document")
-        counts = {f"{n}s" if n != "feedback" else n: self._read(f"SELECT count(*) FROM {n}", ())[0][0] for n in names}
+        tables = {"spans": "span", "feedback": "feedback", "documents": "document", "media": "medium"}
+        counts = {name: self._read(f"SELECT count(*) FROM {table}", ())[0][0] for name, table in tables.items()}
         return {**counts, "bytes": self.path.stat().st_size}
 
     def annotate(
@@ -307,7 +306,7 @@ class Store(Database):
         span = self.span(id)
         said = {"tags": list(tags), "metadata": dict(metadata or {}), "replace": anew}
         with self.transaction() as connection:
-            self._put(connection, _ANNOTATION, span.id, span.task, said)
+            self._put(connection, room.ANNOTATION, span.id, span.task, said)
             if anew:
                 connection.execute("DELETE FROM tag WHERE span_id = ?", (span.id,))
             connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", [(utf8(tag), span.id) for tag in tags])
@@ -321,14 +320,20 @@ class Store(Database):
         Gives the traces, and how many spans, events and examples went.
         """
         rows = self._read("SELECT DISTINCT trace_id FROM span WHERE user_id = ?", (user,))
+        with self.reading() as connection:
+            past = room.past_of(connection, user)
         theirs = {trace for (trace,) in rows} | set(traces)
+        theirs |= {what.removeprefix("trace:") for what in past if what.startswith("trace:")}
         below = "trace_id IN (SELECT value FROM json_each(?))"
         ids = (canonical(sorted(theirs)),)
         known = self._read(f"SELECT id, session_id FROM span WHERE {below}", ids)
-        spans = {id for id, _ in known}
-        about = {f"session:{session}" for _, session in known if session} | {f"trace:{trace}" for trace in theirs}
-        events: set[str] = set()
+        here = {id for id, _ in known}
+        spans = here | {what for what in past if is_span_id(what)}
+        about = (
+            {f"session:{session}" for _, session in known if session} | {f"trace:{trace}" for trace in theirs} | past
+        )
         said = self.feedback()
+        events = {event.id for event in said if f"event:{event.id}" in past}
         while more := {
             event.id
             for event in said
@@ -345,12 +350,9 @@ class Store(Database):
         with self.transaction() as connection:
             connection.execute("PRAGMA secure_delete = ON")
             room.remove_spans(connection, spans)
+            room.forget_past(connection, user)
             listed = (canonical(sorted(events)),)
             connection.execute("DELETE FROM feedback WHERE id IN (SELECT value FROM json_each(?))", listed)
-            annotated = (_ANNOTATION, canonical(sorted(spans)))
-            connection.execute(
-                "DELETE FROM document WHERE kind = ? AND id IN (SELECT value FROM json_each(?))", annotated
-            )
             for seq, kind, id, body in connection.execute("SELECT seq, kind, id, body FROM document").fetchall():
                 kept, examples = without(json.loads(body), spans)
                 text = canonical(kept)
@@ -358,11 +360,10 @@ class Store(Database):
                 if text != body:
                     connection.execute("UPDATE document SET body = ? WHERE seq = ?", (text, seq))
                     bearer = _document_bearer(kind, id)
-                    room.hide(connection, [bearer])
-                    room.show(connection, bearer, named_in(text))
+                    room.hide(connection, [bearer], but=named_in(text))
             connection.execute("DELETE FROM aside WHERE instr(data, ?)", (user.encode("utf-8", "replace"),))
         self.scrub()
-        return theirs, len(spans), len(events), gone
+        return theirs, len(here), len(events), gone
 
     # Inside
 
@@ -376,7 +377,7 @@ class Store(Database):
 
     def _annotated(self, spans: list[Span]) -> list[Span]:
         """With the tags and metadata that they were given afterwards."""
-        rows = self._read("SELECT id, body FROM document WHERE kind = ? ORDER BY seq", (_ANNOTATION,))
+        rows = self._read("SELECT id, body FROM document WHERE kind = ? ORDER BY seq", (room.ANNOTATION,))
         if not rows:
             return spans
         found = {span.id: span for span in spans}
@@ -405,7 +406,7 @@ class Store(Database):
                     connection.execute("SAVEPOINT one")
                     try:
                         for span, body in decode_request(data):
-                            _insert(connection, with_facts(span), body, at)
+                            _insert(connection, with_facts(span), body, at or self._clock.now())
                     except (sqlite3.OperationalError, MemoryError):  # not of these bytes' making: it may pass
                         raise
                     except Exception as error:  # noqa: BLE001  # whatever is in these bytes, the others can be read

@@ -109,7 +109,7 @@ class _Attributes(dict[str, Any]):
         """What is written there as JSON."""
         try:
             value = parse(self[key])
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             return default
         if not isinstance(value, type(default)):
             return default
@@ -187,7 +187,7 @@ def _content(value: Any, mime_type: str | None) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 

@@ -20,9 +20,15 @@ _ENCODED = re.compile(
     r'"(?:data:([\w.+-]+/[\w.+-]+)(?:;[\w.=+-]+)*?;base64,)?([A-Za-z0-9+/_-]{1024,}={0,2})"(?!\s*:)'  # no key
 )
 """A JSON string that is nothing but base64, or a data URL."""
-_BEARER = re.compile(r'"(?:data|bytes|b64_json|file_data|file|result|image|images|mask|base64|content)"\s*:\s*\[?\s*$')
-_VARIED = 24
-"""Different characters, at least, that make of a list's item base64; of what bears a name, the name does."""
+_BEARER = re.compile(r'"(?:data|bytes|b64_json|file_data)"\s*:\s*$')
+_VARIED = 40
+"""Different characters that base64 of sound without a head has at least, and words don't."""
+_HEADS = (
+    b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"%PDF", b"PK\x03\x04", b"OggS", b"fLaC",
+    b"ID3", b"\x1a\x45\xdf\xa3",
+)  # fmt: skip
+"""How files of pictures, sound, film and documents begin."""
+_TEXTUAL = ("text/", "application/json", "application/xml")
 
 
 def may_hold_media(text: str) -> bool:
@@ -39,10 +45,10 @@ def lifted(text: str, most: int) -> tuple[str, dict[str, bytes | None]]:
 
     def name(match: re.Match[str]) -> str:
         mime_type, encoded = match.groups()
-        if mime_type is None and not _is_medium(text, match.start(), encoded):
-            return match.group()
+        if mime_type is not None and mime_type.startswith(_TEXTUAL):
+            return match.group()  # words, which are redacted where they stand
         data = _decoded(encoded)
-        if data is None:
+        if data is None or (mime_type is None and not _is_medium(text, match.start(), encoded, data)):
             return match.group()
         known = name_of(data)
         found[known] = data if len(data) <= most else None
@@ -82,12 +88,12 @@ def _referring(part: Part) -> Part:
     return replace(part, type="uri", content=None, uri=place, mime_type=match[2] or part.mime_type)
 
 
-def _is_medium(text: str, at: int, encoded: str) -> bool:
-    """Whether it stands where providers have media, or is an item of a list and looks like it."""
-    before = text[max(0, at - 32) : at]
-    if _BEARER.search(before):
+def _is_medium(text: str, at: int, encoded: str, data: bytes) -> bool:
+    """Whether it begins as files do, or stands where providers have media and can't be words."""
+    if data.startswith(_HEADS) or data[4:8] == b"ftyp":
         return True
-    return before.rstrip()[-1:] in ("[", ",") and len(set(encoded[:1024])) >= _VARIED
+    before = text[max(0, at - 32) : at]
+    return _BEARER.search(before) is not None and len(set(encoded[:4096])) >= _VARIED
 
 
 def _decoded(encoded: str) -> bytes | None:

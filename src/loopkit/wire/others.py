@@ -232,6 +232,6 @@ def _json(text: Any, shape: type[Any]) -> Any:
     """What a text says as JSON; nothing of its shape where it says something else."""
     try:
         value = json.loads(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return shape()
     return value if isinstance(value, shape) else shape()

@@ -40,7 +40,7 @@ def json_or_text(text: Any) -> Any:
         return text
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -105,6 +105,8 @@ _NOT_SAID = frozenset(
      "file_id", "fileUri", "file_uri", "encrypted_content", "thoughtSignature", "thought_signature", "server_label")
 )  # fmt: skip
 """What of a message's parts names and points, and is read by machines alone."""
+_WHOLLY_SAID = frozenset(("input", "arguments", "args", "response", "json", "parameters"))
+"""Below which the names are a tool's own."""
 _CARRIES = frozenset(("data", "bytes", "file_data", "url", "image_url", "document_url", "uri"))
 """What holds base64 or an address, unless it is words."""
 
@@ -115,8 +117,14 @@ def changed(value: Any, change: Callable[[str], str]) -> Any:
         return change(value)
     inside: Any = value  # isinstance makes `value` a mapping of unknown types; this stays Any
     if isinstance(value, Mapping):
-        return {name: changed(item, change) if _is_said(name, item, inside) else item for name, item in inside.items()}
+        return {name: _changed_field(name, item, inside, change) for name, item in inside.items()}
     return [changed(item, change) for item in inside] if isinstance(value, (list, tuple)) else inside
+
+
+def _changed_field(name: Any, item: Any, around: Mapping[str, Any], change: Callable[[str], str]) -> Any:
+    if name in _WHOLLY_SAID and isinstance(item, (dict, list)):
+        return changed_texts(item, change)
+    return changed(item, change) if _is_said(name, item, around) else item
 
 
 def change_within(thing: Any, change: Callable[[str], str]) -> None:
@@ -128,7 +136,7 @@ def change_within(thing: Any, change: Callable[[str], str]) -> None:
             if not _is_said(name, value, fields):
                 continue
             if isinstance(value, (str, dict)):
-                place[name] = changed(value, change)
+                place[name] = _changed_field(name, value, fields, change)
             elif isinstance(value, list):
                 place[name] = [_within(item, change) for item in sequence(value)]
             else:

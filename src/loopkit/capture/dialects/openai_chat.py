@@ -111,7 +111,7 @@ class Chat:
 
     def _changed(self, response: Any, change: Callable[[str], str]) -> Any:
         for message in [choice.message for choice in some(response, "choices") if getattr(choice, "message", None)]:
-            for name in ("content", "refusal"):
+            for name in ("content", *_OTHER_TEXTS):
                 change_text(message, name, "parsed", change)
             if getattr(message, "function_call", None) is not None:
                 change_text(message.function_call, "arguments", None, change)
@@ -198,7 +198,7 @@ class _Choice:
 
     def _feed_texts(self, fields: Mapping[str, Any]) -> None:
         for name in _OTHER_TEXTS:
-            if text := fields.get(name):
+            if isinstance(text := fields.get(name), str) and text:
                 self.texts.setdefault(name, []).append(text)
         if (function := fields.get("function_call")) is not None:
             for name in ("name", "arguments"):
@@ -246,12 +246,19 @@ class _Choice:
 def _joined(sound: Mapping[str, list[Any]]) -> dict[str, Any]:
     """What was said aloud, of its pieces: each piece of the sound is base64 by itself."""
     said = {name: [piece for piece in pieces if isinstance(piece, str)] for name, pieces in sound.items()}
-    data = b"".join(map(base64.b64decode, said.get("data", ())))
+    data = b"".join(map(_decoded, said.get("data", ())))
     return {
         "id": next(iter(said.get("id", ())), None),
         "transcript": "".join(said.get("transcript", ())),
         "data": base64.b64encode(data).decode(),
     }
+
+
+def _decoded(piece: str) -> bytes:
+    try:
+        return base64.b64decode(piece)
+    except ValueError:  # cut in the middle
+        return b""
 
 
 def change_text(thing: Any, name: str, parsed: str | None, change: Callable[[str], str]) -> None:

@@ -18,6 +18,7 @@ from loopkit.capture.ambient import Less, ambient, less_of
 from loopkit.capture.foreign import MODEL_KINDS
 from loopkit.capture.live import LiveSpan
 from loopkit.capture.recorder import Recorder
+from loopkit.types import Kind
 from loopkit.wire import names
 from loopkit.wire.decode import decode_span
 from loopkit.wire.encode import encode_foreign
@@ -40,7 +41,7 @@ class OthersProcessor:
         """A call that we tell of already isn't told again."""
         recorder = slot.recorder
         if recorder is not None:
-            recorder.others[span.get_span_context().span_id] = False
+            recorder.others[span.get_span_context().span_id] = None
             while len(recorder.others) > _MOST_OPEN:
                 recorder.others.pop(next(iter(recorder.others)), None)
         above = otel_trace.get_current_span(parent_context)
@@ -62,18 +63,18 @@ class OthersProcessor:
         recorder = slot.recorder
         if recorder is None:
             return
-        is_told_below = recorder.others.pop(span.context.span_id, False)
+        told_below = recorder.others.pop(span.context.span_id, None)
         near = self._near.pop(span.context.span_id, None)
         with _shield:
             attributes: Mapping[str, Any] = span.attributes or {}
             kind = None if span.instrumentation_scope.name == "loopkit" else kind_of(attributes)
             is_told = span.context.span_id in self._told
             self._told.pop(span.context.span_id, None)
-            if kind in MODEL_KINDS or (is_told_below and kind in (None, "task")):
-                _tell_above(recorder, span)
+            if kind in MODEL_KINDS or (told_below and kind in (None, "task")):
+                _tell_above(recorder, span, kind if kind in MODEL_KINDS else told_below)
             if kind is None or (is_told and kind in MODEL_KINDS):
                 return
-            if is_told_below and kind in MODEL_KINDS:
+            if told_below == kind and kind in MODEL_KINDS:
                 kind = "task"  # it stands around a call that is told of by itself
             values = translated(attributes, kind)
             if names.PROVIDER in values:
@@ -92,7 +93,7 @@ class OthersProcessor:
         return True
 
 
-def _tell_above(recorder: Recorder, span: Any) -> None:
+def _tell_above(recorder: Recorder, span: Any, kind: Kind | None) -> None:
     """Some frameworks have several spans for one model call, one within the other: the innermost tells of it."""
     if span.parent is not None and span.parent.span_id in recorder.others:
-        recorder.others[span.parent.span_id] = True
+        recorder.others[span.parent.span_id] = kind

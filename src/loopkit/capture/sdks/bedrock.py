@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -197,6 +197,25 @@ class _Watched:
         lines: list[bytes] = self._raw.readlines(*args)
         self._keep(b"".join(lines), ended=True)
         return lines
+
+    def readline(self, *args: Any) -> bytes:
+        """A line."""
+        line: bytes = self._raw.readline(*args)
+        self._keep(line, ended=not line)
+        return line
+
+    def read1(self, amount: int = -1) -> bytes:
+        """What is there."""
+        data: bytes = self._raw.read1(amount)
+        self._keep(data, ended=not data and amount != 0)
+        return data
+
+    def __iter__(self) -> Iterator[bytes]:
+        """As the raw stream goes: line by line, or as it comes."""
+        for piece in self._raw:
+            self._keep(piece, ended=False)
+            yield piece
+        self._keep(b"", ended=True)
 
     def stream(self, *args: Any, **kwargs: Any) -> Any:
         """Piece by piece."""
