@@ -194,6 +194,85 @@ def test_an_endpoint(endpoint: Endpoint) -> None:
     _compare(f"openai {endpoint.name}", lambda: endpoint.call(client))
 
 
+_BY_NAME = {row.name: row for row in ROWS}
+_TEXTS = ["a ship", "at sea"]
+_CLAUDE = {
+    "id": "msg_b", "type": "message", "role": "assistant", "model": "claude-3", "stop_reason": "end_turn",
+    "content": [{"type": "text", "text": "A ship."}], "usage": {"input_tokens": 9, "output_tokens": 3},
+}  # fmt: skip
+_COUNTED = {"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 5}
+_VECTORS = [{"object": "embedding", "index": n, "embedding": [0.25, 0.5, 0.75]} for n in range(2)]
+
+
+def _invoke(client: Any, body: dict[str, Any], model: str) -> Any:
+    return client.invoke_model(modelId=model, body=json.dumps(body))["body"].read()
+
+
+OTHERS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "google embeddings": (
+        "google gemini",
+        lambda c: c.models.embed_content(model="embed-test-1", contents=_TEXTS),
+        {"embeddings": [{"values": [0.25, 0.5, 0.75]}] * 2},
+    ),
+    "mistral embeddings": (
+        "mistral chat",
+        lambda c: c.embeddings.create(model="mistral-embed", inputs=_TEXTS),
+        {"id": "emb-1", "object": "list", "model": "mistral-embed", "data": _VECTORS, "usage": _COUNTED},
+    ),
+    "mistral fill in the middle": (
+        "mistral chat",
+        lambda c: c.fim.complete(model="codestral", prompt="def ship(", suffix="return mast", max_tokens=9),
+        {**_COMPLETION, "choices": [{"index": 0, "finish_reason": "stop",
+                                     "message": {"role": "assistant", "content": "mast):"}}]},
+    ),
+    "bedrock invoke": (
+        "bedrock converse",
+        lambda c: _invoke(
+            c,
+            {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 9, "system": "Be brief.",
+             "messages": [{"role": "user", "content": _ASKED}]},
+            "anthropic.claude-3-haiku-20240307-v1:0",
+        ),
+        _CLAUDE,
+    ),
+    "bedrock invoke embedding": (
+        "bedrock converse",
+        lambda c: _invoke(c, {"inputText": "a ship at sea", "dimensions": 3}, "amazon.titan-embed-text-v2:0"),
+        {"embedding": [0.25, 0.5, 0.75], "inputTextTokenCount": 5},
+    ),
+    "ollama generate": (
+        "ollama chat",
+        lambda c: c.generate("llama3.2", _ASKED, suffix=" it is", system="Be brief.", options={"num_predict": 9}),
+        {"model": "llama3.2", "response": "A ship.", "thinking": "Masts.", "context": [1, 2], "done": True,
+         "done_reason": "length", "prompt_eval_count": 9, "eval_count": 3},
+    ),
+    "ollama embed": (
+        "ollama chat",
+        lambda c: c.embed("nomic-embed-text", _TEXTS, truncate=True),
+        {"model": "nomic-embed-text", "embeddings": [[0.25, 0.5, 0.75]] * 2, "prompt_eval_count": 5},
+    ),
+    "cohere embed": (
+        "cohere chat",
+        lambda c: c.embed(model="embed-v4.0", texts=_TEXTS, input_type="search_query", embedding_types=["float"]),
+        {"id": "e-1", "embeddings": {"float": [[0.25, 0.5, 0.75]] * 2}, "texts": _TEXTS,
+         "meta": {"billed_units": {"input_tokens": 5.0}}},
+    ),
+    "cohere rerank": (
+        "cohere chat",
+        lambda c: c.rerank(model="rerank-v3.5", query=_ASKED, documents=_TEXTS, top_n=1),
+        {"id": "k-1", "results": [{"index": 1, "relevance_score": 0.9}], "meta": {"billed_units": {"search_units": 1}}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_providers_have_beside_a_conversation(name: str) -> None:
+    of, call, body = OTHERS[name]
+    row = _BY_NAME[of]
+    client = loopkit.wrap(row.make("sync", _answering(row, body)))
+    _compare(name, lambda: call(client))
+
+
 def _answering(row: Row, body: dict[str, Any]) -> Any:
     if row.library is None:
         return lambda request: (200, {"content-type": "application/json"}, json.dumps(body).encode())
