@@ -338,3 +338,24 @@ def test_who_was_pruned_can_be_forgotten(home: Path) -> None:
     for word in (b"ALPHA", b"DELTA", b"FOXTROT", b"GOLF", b"HOTEL", b"INDIA", b"ana-1"):
         assert word not in below, word
     assert b"ECHO" in below
+
+
+def test_damaged_parts_of_spools_that_name_a_person_go(home: Path) -> None:
+    collector = Collector()
+    collector.answers = lambda number: (503, {})
+    loopkit.init("svc", export=[loopkit.Destination(endpoint=collector.endpoint, content=True)])
+    say("bob-1", "BRAVO")
+    loopkit.shutdown(0.2)
+    collector.stop()
+    (spool,) = loopkit.spools(home).values()
+    spool.dead.mkdir(exist_ok=True)
+    for name, said in (("hers", b"\xff ana-1 ALPHA"), ("his", b"\xff bob-1 CHARLIE")):
+        (spool.dead / f"{name}.damaged").write_bytes(said)
+    (segment,) = spool.segments()
+    with segment.open("ab") as file:
+        file.write(b"torn ana-1 ALPHA")
+    loopkit.forget("ana-1", home=home)
+    below = bytes_below(home)
+    assert b"ALPHA" not in below
+    assert b"CHARLIE" in below
+    assert [span.user_id for batch in spool.waiting() for span, _ in decode_request(batch.data)] == ["bob-1"] * 2
