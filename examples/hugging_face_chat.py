@@ -8,7 +8,7 @@ import loopkit
 CHOICE = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "cards"}}
 USAGE = {"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 13}
 BODY = {"id": "c-1", "created": 1, "model": "m", "choices": [CHOICE], "usage": USAGE}
-offline = httpx.MockTransport(lambda request: httpx.Response(200, json=BODY if request.method == "POST" else []))
+offline = httpx.MockTransport(lambda request: httpx.Response(200, json=BODY if request.method == "POST" else {}))
 set_client_factory(lambda: httpx.Client(transport=offline))
 
 loopkit.init(service="helpdesk")

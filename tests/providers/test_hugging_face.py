@@ -33,7 +33,7 @@ class Server:
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         if request.method == "GET":  # the package asks its hub about itself
-            return httpx.Response(200, json=[])
+            return httpx.Response(200, json={})
         self.seen.append(json.loads(request.content))
         if self.seen[-1].get("stream"):
             lines = "".join(f"data: {json.dumps(each)}\n\n" for each in RECORDED["stream"])

@@ -182,7 +182,7 @@ def _recording(
             is_current = True
         around_us = here.get_span_context().span_id
         if around_us in recorder.others:
-            recorder.others[around_us] = dialect.kind
+            recorder.others[around_us].add(dialect.kind)
         live = recorder.start(f"{dialect.operation} {_model_in(request)}".rstrip(), dialect.kind)
         if live is None:
             return Recording(recorder, None)

@@ -46,9 +46,9 @@ class Recorder:
         self.provider_came: Callable[[], object] | None = None
         """Called when the application has set a tracer provider, or another one."""
         self._provider_seen: Any = None
-        self.others: dict[int, Kind | None] = {}
-        """Spans of other instrumentations that are under way and come in through a span processor, by id: of which kind
-        a call is that has been told of below them."""
+        self.others: dict[int, set[Kind]] = {}
+        """Spans of other instrumentations that are under way and come in through a span processor, by id: of which
+        kinds the calls are that have been told of below them."""
         _recorders.add(self)
 
     def start(self, name: str, kind: Kind, task: str | None = None, under: LiveSpan | None = None) -> LiveSpan | None:

@@ -390,7 +390,7 @@ def store_prune(
 ) -> None:
     """Remove old spans with their pictures; feedback, datasets and variants stay."""
     gone = open_store().prune(days=days, bytes=size)
-    out.print(f"{gone.spans} spans and {gone.batches} unread batches went")
+    out.print(f"{gone.spans} spans went")
 
 
 @store_app.command("media")

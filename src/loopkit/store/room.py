@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from loopkit._json import canonical
-from loopkit.store.database import bytes_in_use
 
 ANNOTATION = "annotation"
 """The kind of documents that say more of a span, and go with it."""
 _SPANS = 500
 """As many go in one transaction, at most, so that no writer waits long."""
-_BATCHES = 4
-_ROW = 1000
+ROW = 1000
 """Bytes, roughly, of a span's row with its indexes."""
+_SPAN = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
 _GIVEN = "SELECT value FROM json_each(?)"
 _FOR_EVER = 2**63 - 1
 
@@ -26,55 +26,46 @@ class Pruned:
     """What went."""
 
     spans: int = 0
-    batches: int = 0
-    """Of spans that nobody had read yet."""
 
     def __bool__(self) -> bool:
-        return bool(self.spans or self.batches)
+        return bool(self.spans)
 
     def __add__(self, other: Pruned) -> Pruned:
-        return Pruned(spans=self.spans + other.spans, batches=self.batches + other.batches)
+        return Pruned(spans=self.spans + other.spans)
+
+
+def held(connection: sqlite3.Connection) -> int:
+    """Bytes of spans and their media: triggers keep count. Feedback and documents stay for good, and don't count."""
+    size: int = connection.execute("SELECT bytes FROM held").fetchone()[0]
+    return size
 
 
 def is_due(connection: sqlite3.Connection, before: int, most: int) -> bool:
-    """Whether something is older, or there may be too much."""
+    """Whether something is older, or there is too much."""
     old = "SELECT 1 FROM span WHERE arrived_at < ? UNION ALL SELECT 1 FROM batch WHERE at BETWEEN 1 AND ? - 1 LIMIT 1"
-    return bytes_in_use(connection) > most or connection.execute(old, (before, before)).fetchone() is not None
+    return held(connection) > most or connection.execute(old, (before, before)).fetchone() is not None
 
 
 def prune(connection: sqlite3.Connection, before: int, most: int) -> Pruned:
-    """Remove what arrived before then, or as much as is too much, the oldest first: a portion of it.
-
-    What stays for good, feedback and documents, doesn't count: or it would leave no room.
-    """
-    excess = bytes_in_use(connection) - most
-    excess -= _staying(connection) if excess > 0 else 0
-    until = _FOR_EVER if excess > 0 else before
+    """Remove whole traces that arrived before then, or as many as are too much, the oldest first: a portion of them."""
+    excess = held(connection) - most
     spans: list[str] = []
     oldest = (
         "SELECT id, coalesce(length(body.data), 0) + (SELECT coalesce(sum(length(medium.data)), 0) FROM shows"
         " JOIN medium USING (hash) WHERE bearer = span.id), arrived_at"
         " FROM span LEFT JOIN body ON body.span_id = span.id WHERE arrived_at < ? ORDER BY arrived_at, id LIMIT ?"
     )
+    until = _FOR_EVER if excess > 0 else before
     for id, size, arrived_at in connection.execute(oldest, (until, _SPANS)):
         if excess <= 0 and arrived_at >= before:
             break
         spans.append(id)
-        excess -= size + _ROW
-    if spans:
-        _remember(connection, spans)
-        remove_spans(connection, spans)
-        return Pruned(spans=len(spans))
-    unread = "SELECT seq, length(data) FROM batch WHERE at < ? AND (at > 0 OR ? > 0) ORDER BY seq LIMIT ?"
-    batches: list[int] = []
-    for seq, size in connection.execute(unread, (until, excess, _BATCHES)):
-        if until == _FOR_EVER and excess <= 0:
-            break
-        batches.append(seq)
-        excess -= size
-    connection.execute(f"DELETE FROM batch WHERE seq IN ({_GIVEN})", (canonical(batches),))
-    hide(connection, map(batch_bearer, batches))
-    return Pruned(batches=len(batches))
+        excess -= size + ROW
+    traces = canonical(sorted({id.partition("-")[0] for id in spans}))
+    whole = [id for (id,) in connection.execute(f"SELECT id FROM span WHERE trace_id IN ({_GIVEN})", (traces,))]
+    _remember(connection, traces)
+    remove_spans(connection, whole)
+    return Pruned(spans=len(whole))
 
 
 def remove_spans(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
@@ -93,7 +84,7 @@ def owner(user: str) -> str:
 
 
 def past_of(connection: sqlite3.Connection, user: str) -> set[str]:
-    """What removed spans of this user were called, and the feedback on them (`event:…`): for who is to be forgotten."""
+    """Of removed spans of this user: those that documents mention, and the feedback on them (`event:…`)."""
     rows = connection.execute("SELECT what FROM past WHERE owner = ?", (owner(user),))
     return {what for (what,) in rows}
 
@@ -126,32 +117,40 @@ def batch_bearer(seq: int) -> str:
     return f"batch:{seq}"
 
 
-def _staying(connection: sqlite3.Connection) -> int:
-    """Bytes of what is never pruned."""
-    size = 0
-    for table, column in (("document", "body"), ("feedback", "body"), ("aside", "data")):
-        total = f"SELECT coalesce(sum(length(CAST({column} AS BLOB))), 0) FROM {table}"
-        size += connection.execute(total).fetchone()[0]
-    query = (
-        "SELECT coalesce(sum(length(data)), 0) FROM medium WHERE hash IN (SELECT hash FROM shows JOIN document"
-        " ON bearer = document.kind || ':' || document.id)"
-    )
-    return int(size + connection.execute(query).fetchone()[0])
+def mention(connection: sqlite3.Connection, text: str) -> None:
+    """Write down which spans a document names: they are remembered when they go."""
+    found = {(match,) for match in _SPAN.findall(text)}
+    connection.executemany("INSERT OR IGNORE INTO mention (span_id) VALUES (?)", found)
 
 
-def _remember(connection: sqlite3.Connection, spans: list[str]) -> None:
-    """What outlives spans of a user, feedback and examples, must be found when the user is to be forgotten."""
-    rows = connection.execute(
-        "SELECT id, trace_id, user_id, session_id, response_id, (SELECT json_group_array(tag) FROM tag"
-        f" WHERE tag.span_id = span.id) FROM span WHERE user_id IS NOT NULL AND id IN ({_GIVEN})",
-        (canonical(spans),),
-    ).fetchall()
+def _remember(connection: sqlite3.Connection, traces: str) -> None:
+    """What outlives the spans of a user, feedback and examples, must be found when the user is to be forgotten."""
+    if connection.execute("SELECT 1 FROM mention LIMIT 1").fetchone() is None:  # documents of an older version
+        for (body,) in connection.execute("SELECT body FROM document WHERE kind != ?", (ANNOTATION,)).fetchall():
+            mention(connection, body)
+    below = f"trace_id IN ({_GIVEN})"
+    of_users = f"SELECT trace_id, user_id FROM span WHERE {below} AND user_id IS NOT NULL"
+    users = dict(connection.execute(of_users, (traces,)))
     known: set[tuple[str, str]] = set()
-    for id, trace, user, session, response, tags in rows:
-        whose = owner(user)
-        names = {id, f"trace:{trace}", *filter(None, (session and f"session:{session}", response))}
-        known |= {(whose, name) for name in names}
-        said = "SELECT feedback.id FROM feedback WHERE target IN (SELECT value FROM json_each(?))"
-        by_key = connection.execute(said, (tags,)).fetchall()  # what a key means is known as long as its span is there
-        known |= {(whose, f"event:{event}") for (event,) in by_key}
+
+    def remember(query: str) -> None:
+        for trace, what in connection.execute(query, (traces,)):
+            if trace in users:
+                known.add((owner(users[trace]), what))
+
+    remember(f"SELECT trace_id, id FROM span JOIN mention ON span_id = span.id WHERE {below}")
+    event = "SELECT trace_id, 'event:' || feedback.id FROM span JOIN feedback ON target"
+    remember(f"{event} = span.id WHERE {below}")
+    remember(f"{event} = 'trace:' || trace_id WHERE {below}")
+    remember(f"{event} = 'session:' || session_id WHERE {below}")
+    others = f"SELECT 1 FROM span AS other WHERE other.trace_id NOT IN ({_GIVEN}) AND other"
+    for query in (
+        f"{event} = response_id WHERE {below} AND NOT EXISTS ({others}.response_id = span.response_id)",
+        f"SELECT trace_id, 'event:' || feedback.id FROM span JOIN tag ON tag.span_id = span.id JOIN feedback"
+        f" ON target = tag.tag WHERE {below} AND NOT EXISTS (SELECT 1 FROM tag AS twin JOIN span AS other"
+        f" ON other.id = twin.span_id WHERE twin.tag = tag.tag AND other.trace_id NOT IN ({_GIVEN}))",
+    ):
+        for trace, what in connection.execute(query, (traces, traces)):
+            if trace in users:
+                known.add((owner(users[trace]), what))
     connection.executemany("INSERT OR IGNORE INTO past (owner, what) VALUES (?, ?)", sorted(known))

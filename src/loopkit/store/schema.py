@@ -2,14 +2,15 @@
 
 Writers append whole encoded batches; `span`, `tag` and `body` are made from them by whoever reads first. Bodies
 lie apart from the rows, so that going over many rows doesn't read what was said in them, and a picture lies once for
-all that show it: spans, datasets, batches before they are rows. Of a user's removed spans, `past` keeps what they were
-called, so that what outlives them can be forgotten too. A batch that can't be read is put `aside`, with the
-reason, so that it stands in nobody's way.
+all that show it: spans, datasets, batches before they are rows. A batch that can't be read is put `aside`, with the
+reason, so that it stands in nobody's way. `held` counts what spans and media hold. Of a user's removed spans, `past`
+keeps what outlives them, feedback and the spans that documents mention, so that it can be forgotten too.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 
 from loopkit.errors import StoreUnusable
 
@@ -56,6 +57,16 @@ MIGRATIONS = (
     CREATE TABLE shows (hash TEXT NOT NULL, bearer TEXT NOT NULL, PRIMARY KEY (bearer, hash)) WITHOUT ROWID;
     CREATE INDEX shows_by_hash ON shows (hash);
     CREATE TABLE past (owner TEXT NOT NULL, what TEXT NOT NULL, PRIMARY KEY (owner, what)) WITHOUT ROWID;
+    CREATE TABLE mention (span_id TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE held (bytes INTEGER NOT NULL);
+    INSERT INTO held SELECT (SELECT coalesce(sum(length(data)), 0) FROM batch)
+        + (SELECT coalesce(sum(length(data) + 1000), 0) FROM body);
+    CREATE TRIGGER batch_came AFTER INSERT ON batch BEGIN UPDATE held SET bytes = bytes + length(NEW.data); END;
+    CREATE TRIGGER batch_went AFTER DELETE ON batch BEGIN UPDATE held SET bytes = bytes - length(OLD.data); END;
+    CREATE TRIGGER body_came AFTER INSERT ON body BEGIN UPDATE held SET bytes = bytes + length(NEW.data) + 1000; END;
+    CREATE TRIGGER body_went AFTER DELETE ON body BEGIN UPDATE held SET bytes = bytes - length(OLD.data) - 1000; END;
+    CREATE TRIGGER medium_came AFTER INSERT ON medium BEGIN UPDATE held SET bytes = bytes + length(NEW.data); END;
+    CREATE TRIGGER medium_went AFTER DELETE ON medium BEGIN UPDATE held SET bytes = bytes - length(OLD.data); END;
     """,
 )
 """One script a version; the store's version is how many of them it has seen."""
@@ -74,13 +85,23 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: tuple[str, ..
     connection.execute("BEGIN IMMEDIATE")
     try:
         for script in migrations[_version(connection) :]:  # another process may have been faster
-            for statement in filter(None, (part.strip() for part in script.split(";"))):
+            for statement in _statements(script):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(migrations)}")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One by one: a trigger has semicolons inside."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if statement.strip() and sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -103,6 +103,7 @@ class Store(Database):
         with self.reading() as connection:
             if not room.is_due(connection, before, bytes):
                 return room.Pruned()
+            self._make_rows(connection, portions=1)  # what nobody has read yet goes as spans, too
             with begun(connection):
                 return room.prune(connection, before, bytes)
 
@@ -323,7 +324,6 @@ class Store(Database):
         with self.reading() as connection:
             past = room.past_of(connection, user)
         theirs = {trace for (trace,) in rows} | set(traces)
-        theirs |= {what.removeprefix("trace:") for what in past if what.startswith("trace:")}
         below = "trace_id IN (SELECT value FROM json_each(?))"
         ids = (canonical(sorted(theirs)),)
         known = self._read(f"SELECT id, session_id FROM span WHERE {below}", ids)
@@ -374,6 +374,8 @@ class Store(Database):
             (kind, id, task, self._clock.now(), text),
         )
         room.show(connection, _document_bearer(kind, id), named_in(text))
+        if kind != room.ANNOTATION:
+            room.mention(connection, text)
 
     def _annotated(self, spans: list[Span]) -> list[Span]:
         """With the tags and metadata that they were given afterwards."""
@@ -397,9 +399,10 @@ class Store(Database):
             self._make_rows(connection)
             return connection.execute(query, values).fetchall()
 
-    def _make_rows(self, connection: sqlite3.Connection) -> None:
-        """Turn waiting batches into rows, a portion a transaction."""
-        while connection.execute("SELECT 1 FROM batch LIMIT 1").fetchone():
+    def _make_rows(self, connection: sqlite3.Connection, portions: int | None = None) -> None:
+        """Turn waiting batches into rows, a portion a transaction; all, or so many portions."""
+        while portions != 0 and connection.execute("SELECT 1 FROM batch LIMIT 1").fetchone():
+            portions = None if portions is None else portions - 1
             with begun(connection):
                 oldest = "SELECT seq, data, at FROM batch ORDER BY seq LIMIT ?"
                 for seq, data, at in connection.execute(oldest, (_PORTION,)).fetchall():
@@ -436,7 +439,7 @@ def _insert(connection: sqlite3.Connection, span: Span, body: bytes, at: int) ->
     )  # fmt: skip
     if done.rowcount == 0:
         return
-    connection.execute("INSERT OR REPLACE INTO body VALUES (?, ?)", (span.id, body))
+    connection.execute("INSERT OR IGNORE INTO body VALUES (?, ?)", (span.id, body))
     connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", [(tag, span.id) for tag in span.tags])
     if shown := named_in(body):
         room.show(connection, span.id, shown)

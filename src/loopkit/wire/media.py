@@ -20,7 +20,8 @@ _ENCODED = re.compile(
     r'"(?:data:([\w.+-]+/[\w.+-]+)(?:;[\w.=+-]+)*?;base64,)?([A-Za-z0-9+/_-]{1024,}={0,2})"(?!\s*:)'  # no key
 )
 """A JSON string that is nothing but base64, or a data URL."""
-_BEARER = re.compile(r'"(?:data|bytes|b64_json|file_data)"\s*:\s*$')
+_BEARER = re.compile(r'"(?:data|bytes|b64_json|file_data|image|images|mask)"\s*:\s*\[?\s*$')
+_BLOB = re.compile(r'"type"\s*:\s*"blob"')
 _VARIED = 40
 """Different characters that base64 of sound without a head has at least, and words don't."""
 _HEADS = (
@@ -28,7 +29,7 @@ _HEADS = (
     b"ID3", b"\x1a\x45\xdf\xa3",
 )  # fmt: skip
 """How files of pictures, sound, film and documents begin."""
-_TEXTUAL = ("text/", "application/json", "application/xml")
+_TEXTUAL = re.compile(r"text/|.*[/+](?:json|xml|x-ndjson|jsonl)\b", re.IGNORECASE)
 
 
 def may_hold_media(text: str) -> bool:
@@ -45,10 +46,10 @@ def lifted(text: str, most: int) -> tuple[str, dict[str, bytes | None]]:
 
     def name(match: re.Match[str]) -> str:
         mime_type, encoded = match.groups()
-        if mime_type is not None and mime_type.startswith(_TEXTUAL):
+        if mime_type is not None and _TEXTUAL.match(mime_type):
             return match.group()  # words, which are redacted where they stand
         data = _decoded(encoded)
-        if data is None or (mime_type is None and not _is_medium(text, match.start(), encoded, data)):
+        if data is None or (mime_type is None and not _is_medium(text, match, encoded, data)):
             return match.group()
         known = name_of(data)
         found[known] = data if len(data) <= most else None
@@ -88,12 +89,13 @@ def _referring(part: Part) -> Part:
     return replace(part, type="uri", content=None, uri=place, mime_type=match[2] or part.mime_type)
 
 
-def _is_medium(text: str, at: int, encoded: str, data: bytes) -> bool:
+def _is_medium(text: str, match: re.Match[str], encoded: str, data: bytes) -> bool:
     """Whether it begins as files do, or stands where providers have media and can't be words."""
     if data.startswith(_HEADS) or data[4:8] == b"ftyp":
         return True
-    before = text[max(0, at - 32) : at]
-    return _BEARER.search(before) is not None and len(set(encoded[:4096])) >= _VARIED
+    before, after = text[max(0, match.start() - 32) : match.start()], text[match.end() : match.end() + 100]
+    is_borne = _BEARER.search(before) or (before.rstrip().endswith('"content":') and _BLOB.search(before + after))
+    return bool(is_borne) and len(set(encoded[:4096])) >= _VARIED
 
 
 def _decoded(encoded: str) -> bytes | None:

@@ -41,7 +41,7 @@ class OthersProcessor:
         """A call that we tell of already isn't told again."""
         recorder = slot.recorder
         if recorder is not None:
-            recorder.others[span.get_span_context().span_id] = None
+            recorder.others[span.get_span_context().span_id] = set()
             while len(recorder.others) > _MOST_OPEN:
                 recorder.others.pop(next(iter(recorder.others)), None)
         above = otel_trace.get_current_span(parent_context)
@@ -52,7 +52,7 @@ class OthersProcessor:
             while len(self._near) > _MOST_OPEN:
                 self._near.pop(next(iter(self._near)), None)
         is_within = isinstance(above, LiveSpan) and above.kind in MODEL_KINDS and above.is_recording()
-        if isinstance(above, LiveSpan) and is_within and kind_of(span.attributes or {}) in MODEL_KINDS:
+        if isinstance(above, LiveSpan) and is_within and kind_of(span.attributes or {}) == above.kind:
             self._told[span.get_span_context().span_id] = None
             above.is_known_to_host = True  # it gets theirs
             while len(self._told) > _MOST_OPEN:
@@ -63,18 +63,20 @@ class OthersProcessor:
         recorder = slot.recorder
         if recorder is None:
             return
-        told_below = recorder.others.pop(span.context.span_id, None)
+        told_below: set[Kind] = recorder.others.pop(span.context.span_id, set())
         near = self._near.pop(span.context.span_id, None)
         with _shield:
             attributes: Mapping[str, Any] = span.attributes or {}
             kind = None if span.instrumentation_scope.name == "loopkit" else kind_of(attributes)
             is_told = span.context.span_id in self._told
             self._told.pop(span.context.span_id, None)
-            if kind in MODEL_KINDS or (told_below and kind in (None, "task")):
-                _tell_above(recorder, span, kind if kind in MODEL_KINDS else told_below)
+            if kind is not None and kind in MODEL_KINDS:
+                _tell_above(recorder, span, {kind})
+            elif kind in (None, "task"):
+                _tell_above(recorder, span, told_below)
             if kind is None or (is_told and kind in MODEL_KINDS):
                 return
-            if told_below == kind and kind in MODEL_KINDS:
+            if kind in told_below and kind in MODEL_KINDS:
                 kind = "task"  # it stands around a call that is told of by itself
             values = translated(attributes, kind)
             if names.PROVIDER in values:
@@ -93,7 +95,7 @@ class OthersProcessor:
         return True
 
 
-def _tell_above(recorder: Recorder, span: Any, kind: Kind | None) -> None:
+def _tell_above(recorder: Recorder, span: Any, kinds: set[Kind]) -> None:
     """Some frameworks have several spans for one model call, one within the other: the innermost tells of it."""
     if span.parent is not None and span.parent.span_id in recorder.others:
-        recorder.others[span.parent.span_id] = kind
+        recorder.others[span.parent.span_id] |= kinds

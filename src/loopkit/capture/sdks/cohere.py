@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from loopkit.capture import slot
@@ -23,7 +23,7 @@ _TURNS = ("messages", "documents", "inputs")
 
 
 class Cohere(Patched):
-    """See `Sdk`."""
+    """See `Sdk`. A client keeps its own methods from when it is made: `instrument` reaches those made after it."""
 
     name = "cohere"
     module = "cohere.v2.client"
@@ -49,7 +49,9 @@ def _begins(interceptors: tuple[Interceptor, ...], provider: str | None) -> dict
         def begin(client: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> Begun | None:
             if slot.recorder is None and not interceptors:
                 return None
-            body = {k: v for k, v in given.items() if v is not ... and k != "request_options"}
+            read = {name: list(given[name]) for name in _TURNS if isinstance(given.get(name), Iterator)}
+            given = {**given, **read}  # what can be gone through once is sent as it was read
+            body = {k: v for k, v in given.items() if v is not ... and v is not None and k != "request_options"}
             for turns in _TURNS:
                 if turns in body:
                     body[turns] = [plain(each) for each in body[turns]]

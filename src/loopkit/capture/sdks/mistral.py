@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -68,6 +68,8 @@ def _methods(
         def begin(resource: Any, __: tuple[Any, ...], given: Mapping[str, Any]) -> Begun | None:
             if slot.recorder is None and not interceptors:
                 return None
+            if isinstance(given.get("messages"), Iterator):  # sent as it was read
+                given = {**given, "messages": list(given["messages"])}
             body = {k: v for k, v in given.items() if k not in _NOT_BODY and type(v).__name__ != "Unset"}
             if interceptors and "messages" in body:  # which read plain data, not the SDK's own models
                 body["messages"] = [plain(message) for message in body["messages"]]
