@@ -7,9 +7,11 @@ from typing import Any
 
 import cohere
 import httpx
+import pytest
 
 import loopkit
 from loopkit import checks
+from loopkit.errors import Unguarded
 from loopkit.testing import MemorySink
 from loopkit.types import ModelCall
 
@@ -97,3 +99,12 @@ def test_a_guard_sees_both_sides(recorded: MemorySink) -> None:
     assert seen[0]["documents"] == ["by [EMAIL]"]
     assert answer.message.content is not None
     assert "[EMAIL]" in str(answer.message.content[0])
+
+
+def test_a_call_that_a_guard_cannot_read_is_not_made(recorded: MemorySink) -> None:
+    seen: list[Any] = []
+    made = client({}, seen, guard=loopkit.Guard(input=[checks.pii()]))
+    unreadable: Any = 17
+    with pytest.raises(Unguarded, match="could not be read, so its guards could not check it"):
+        made.chat(model="m", messages=unreadable)
+    assert seen == []

@@ -13,7 +13,7 @@ from loopkit.capture.chain import Call, Interceptor
 from loopkit.capture.dialects._protocol import Conversation
 from loopkit.capture.hooked import HookedCall
 from loopkit.capture.recording import arun, run
-from loopkit.errors import LoopkitError
+from loopkit.errors import LoopkitError, Unguarded
 
 Undo = Callable[[], None]
 """Puts back what was there before."""
@@ -106,11 +106,13 @@ Begin = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Begun | None]
 """From the object and the arguments; None where it is no model call, or nothing wants to see it."""
 
 
-def hooked_method(original: Callable[..., Any], begin: Begin, *, is_async: bool) -> Callable[..., Any]:
+def hooked_method(
+    original: Callable[..., Any], begin: Begin, *, is_async: bool, is_guarded: bool = False
+) -> Callable[..., Any]:
     """What stands in the place of a narrow method, which is called with its object first."""
 
     def method(target: Any, /, *args: Any, **kwargs: Any) -> Any:
-        begun = _begun(begin, target, args, kwargs)
+        begun = _begun(begin, target, args, kwargs, is_guarded=is_guarded)
         if begun is None:
             return original(target, *args, **kwargs)
         hooked = begun.hooked
@@ -123,7 +125,7 @@ def hooked_method(original: Callable[..., Any], begin: Begin, *, is_async: bool)
         return run(hooked.recording, hooked.call, hooked.interceptors, hooked.sent(send), begun.received)
 
     async def amethod(target: Any, /, *args: Any, **kwargs: Any) -> Any:
-        begun = _begun(begin, target, args, kwargs)
+        begun = _begun(begin, target, args, kwargs, is_guarded=is_guarded)
         if begun is None:
             return await original(target, *args, **kwargs)
         hooked = begun.hooked
@@ -148,13 +150,20 @@ def with_argument(
     return args, {**kwargs, name: value}
 
 
-def _begun(begin: Begin, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begun | None:
-    """A call that we can't read is made as it is; what is wrong with how we were asked to guard it is said."""
+def _begun(
+    begin: Begin, target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, is_guarded: bool
+) -> Begun | None:
+    """A call that we can't read is made as it is, unless guards are to see it; how they were asked for is said."""
     try:
         return begin(target, args, kwargs)
     except LoopkitError:
         raise
     except Exception as error:  # odd arguments: the SDK is to say so itself
+        if is_guarded:
+            raise Unguarded(
+                f"a call could not be read, so its guards could not check it ({type(error).__name__}: {error}):"
+                " give the arguments in the form that the SDK documents"
+            ) from error
         if not _host.report("reading a call", error):
             raise
         return None
@@ -177,18 +186,21 @@ def all_undone(undos: Iterable[Undo]) -> Undo:
     return undo
 
 
-def replace_methods(target: Any, begins: Mapping[str, Begin]) -> Undo:
-    """Put hooks in the place of methods, by name, on a class or on one object; gives back what undoes it."""
-    return all_undone([replace_method(target, name, _hook(begin)) for name, begin in begins.items()])
+def replace_methods(target: Any, begins: Mapping[str, Begin], *, is_guarded: bool = False) -> Undo:
+    """Put hooks in the place of methods, by name, on a class or on one object; gives back what undoes it.
+
+    Where it `is_guarded`, a call that can't be read raises `Unguarded` and is not made.
+    """
+    return all_undone([replace_method(target, name, _hook(begin, is_guarded)) for name, begin in begins.items()])
 
 
-def _hook(begin: Begin) -> Callable[[Any, Callable[[], bool]], Any]:
+def _hook(begin: Begin, is_guarded: bool) -> Callable[[Any, Callable[[], bool]], Any]:
     def make(original: Any, is_on: Callable[[], bool]) -> Any:
         def begin_if_on(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begun | None:
             return begin(target, args, kwargs) if is_on() else None
 
         is_async = inspect.iscoroutinefunction(inspect.unwrap(original))
-        return hooked_method(original, begin_if_on, is_async=is_async)
+        return hooked_method(original, begin_if_on, is_async=is_async, is_guarded=is_guarded)
 
     return make
 

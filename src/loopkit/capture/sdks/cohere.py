@@ -36,7 +36,7 @@ class Cohere(Patched):
 
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """See `Sdk.wrap`."""
-        self.remember(client, replace_methods(client, _begins(interceptors, provider)))
+        self.remember(client, replace_methods(client, _begins(interceptors, provider), is_guarded=bool(interceptors)))
 
     def patch(self, module: Any) -> Undo:
         """See `Sdk.patch`."""

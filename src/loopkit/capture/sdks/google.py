@@ -43,7 +43,8 @@ class GoogleGenAI(Patched):
 
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """See `Sdk.wrap`."""
-        self.remember(client, replace_methods(client._api_client, _methods(interceptors, provider)))
+        begins = _methods(interceptors, provider)
+        self.remember(client, replace_methods(client._api_client, begins, is_guarded=bool(interceptors)))
 
     def patch(self, module: Any) -> Undo:
         """See `Sdk.patch`."""

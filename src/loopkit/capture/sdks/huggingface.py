@@ -34,7 +34,8 @@ class HuggingFace(Patched):
 
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """See `Sdk.wrap`."""
-        self.remember(client, replace_methods(client, {"chat_completion": _begin_of(interceptors, provider)}))
+        begins = {"chat_completion": _begin_of(interceptors, provider)}
+        self.remember(client, replace_methods(client, begins, is_guarded=bool(interceptors)))
 
     def patch(self, module: Any) -> Undo:
         """See `Sdk.patch`."""

@@ -44,7 +44,9 @@ class Mistral(Patched):
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """See `Sdk.wrap`."""
         undos = [
-            replace_methods(getattr(client, name), _methods(dialect, methods, interceptors, provider))
+            replace_methods(
+                getattr(client, name), _methods(dialect, methods, interceptors, provider), is_guarded=bool(interceptors)
+            )
             for name, (_, dialect, methods) in _RESOURCES.items()
             if hasattr(client, name)
         ]

@@ -35,7 +35,8 @@ class Ollama(Patched):
 
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """See `Sdk.wrap`."""
-        self.remember(client, replace_methods(client, {"_request": _begin_of(interceptors, provider)}))
+        begins = {"_request": _begin_of(interceptors, provider)}
+        self.remember(client, replace_methods(client, begins, is_guarded=bool(interceptors)))
 
     def patch(self, module: Any) -> Undo:
         """See `Sdk.patch`. The package's own functions are methods of a client."""

@@ -72,7 +72,7 @@ class Stainless:
         is_async = any(base.__name__ == _BASES[1] for base in cls.__mro__)
         hook = Hook(self, interceptors, provider)
         body = {
-            "request": hooked_method(_request_of(cls), hook.begin, is_async=is_async),
+            "request": hooked_method(_request_of(cls), hook.begin, is_async=is_async, is_guarded=bool(interceptors)),
             _MARK: hook,
             "__module__": cls.__module__,
             "__qualname__": cls.__qualname__,
