@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import huggingface_hub
 import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
@@ -31,25 +31,25 @@ class Server:
         self.body: Any = RECORDED["body"]
         self.status = 200
 
-    def answer(self, request: httpx.Request) -> httpx.Response:
+    def answer(self, request: httpx2.Request) -> httpx2.Response:
         if request.method == "GET":  # the package asks its hub about itself
-            return httpx.Response(200, json={})
+            return httpx2.Response(200, json={})
         self.seen.append(json.loads(request.content))
         if self.seen[-1].get("stream"):
             lines = "".join(f"data: {json.dumps(each)}\n\n" for each in RECORDED["stream"])
-            return httpx.Response(200, text=lines + "data: [DONE]\n\n", headers={"content-type": "text/event-stream"})
-        return httpx.Response(self.status, json=self.body)
+            return httpx2.Response(200, text=lines + "data: [DONE]\n\n", headers={"content-type": "text/event-stream"})
+        return httpx2.Response(self.status, json=self.body)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     made = Server()
-    transport = httpx.MockTransport(made.answer)
-    huggingface_hub.set_client_factory(lambda: httpx.Client(transport=transport))
-    huggingface_hub.set_async_client_factory(lambda: httpx.AsyncClient(transport=transport))
+    transport = httpx2.MockTransport(made.answer)
+    huggingface_hub.set_client_factory(lambda: httpx2.Client(transport=transport))
+    huggingface_hub.set_async_client_factory(lambda: httpx2.AsyncClient(transport=transport))
     yield made
-    huggingface_hub.set_client_factory(httpx.Client)
-    huggingface_hub.set_async_client_factory(httpx.AsyncClient)
+    huggingface_hub.set_client_factory(httpx2.Client)
+    huggingface_hub.set_async_client_factory(httpx2.AsyncClient)
 
 
 def client(colour: str) -> Any:
