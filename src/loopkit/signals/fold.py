@@ -42,33 +42,56 @@ class State:
 class Fold:
     """Takes events in any order and any portions; `state` may be asked at any time."""
 
-    _copies: dict[str, Feedback] = field(default_factory=dict)
-    _names: dict[str, str] = field(default_factory=dict)
-    """Every event id seen, to the identity it belongs to: copies under one key may bear several ids."""
+    _kept: dict[str, Feedback] = field(default_factory=dict)
+    """By identity: of copies the one that counts."""
     _contents: dict[str, set[str]] = field(default_factory=dict)
+    """Of identities that came more than once, the hashes of what they say."""
+    _names: dict[str, str] = field(default_factory=dict)
+    """Ids of events with a key, to their identity: copies under one key may bear several."""
+    _against: dict[str, Feedback] = field(default_factory=dict)
+    """Of those kept, the ones that retract or supersede another."""
 
     def add(self, events: Iterable[Feedback]) -> Fold:
         """Take more events."""
+        kept = self._kept
         for event in events:
             identity = _identity(event)
-            self._names[event.id] = min(identity, self._names.get(event.id, identity))
-            self._contents.setdefault(identity, set()).add(_content_hash(event))
-            known = self._copies.get(identity)
-            if known is None or _precedence(event) < _precedence(known):
-                self._copies[identity] = event
+            if event.key is not None:
+                self._names[event.id] = min(identity, self._names.get(event.id, identity))
+            known = kept.setdefault(identity, event)
+            if known is not event:
+                hashes = self._contents.setdefault(identity, {_content_hash(known)})
+                hashes.add(_content_hash(event))
+                if _precedence(event) < _precedence(known):
+                    kept[identity] = known = event
+            if known is event and (event.retracts is not None or event.supersedes is not None):
+                self._against[identity] = event
+            elif known is event:
+                self._against.pop(identity, None)
         return self
 
     def state(self, resolve: Callable[[Feedback], str] = lambda event: event.target) -> State:
         """The state of all events so far. `resolve` gives an event's target as it is known today."""
         taken_back = self._taken_back()
-        current: dict[Slot, Feedback] = {}
-        # In the order in which they count, the later over the earlier; the identity makes that order total, for
-        # senders who give two events one id.
-        for identity, event in sorted(self._copies.items(), key=lambda item: (_order(item[1]), item[0])):
-            if identity not in taken_back and event.retracts is None:
-                current[resolve(event), event.name, event.by, event.source] = event
-        conflicts = sum(len(contents) - 1 for contents in self._contents.values())
-        return State(dict(sorted(current.items(), key=_slot_order)), len(self._copies), conflicts, len(taken_back))
+        latest: dict[Slot, tuple[int, str, str, Feedback]] = {}
+        for identity, event in self._kept.items():
+            if event.retracts is not None or identity in taken_back:
+                continue
+            # The identity makes the order total, for senders who give two events one id.
+            entry = min(event.at, event.arrived_at), event.id, identity, event
+            slot = resolve(event), event.name, event.by, event.source
+            known = latest.setdefault(slot, entry)
+            if known is not entry and entry[:3] > known[:3]:
+                latest[slot] = entry
+        current = {slot: latest[slot][3] for slot in sorted(latest, key=_slot_order)}
+        conflicts = sum(len(hashes) - 1 for hashes in self._contents.values())
+        return State(current, len(self._kept), conflicts, len(taken_back))
+
+    def _identified(self, id: str) -> str:
+        """The identity of the event with this id."""
+        bare = f"id {id}"
+        named = self._names.get(id, bare)
+        return min(named, bare) if bare in self._kept else named
 
     def _taken_back(self) -> set[str]:
         """Identities that are retracted or superseded: causal order, whatever the clocks say.
@@ -78,19 +101,19 @@ class Fold:
         it are. Where nothing can be settled, events speak against each other in a circle, and the one that counts
         latest stands.
         """
-        against: dict[str, list[tuple[str, bool]]] = {identity: [] for identity in self._copies}
-        targets: dict[str, list[str]] = {identity: [] for identity in self._copies}
-        for identity, event in self._copies.items():
+        against: dict[str, list[tuple[str, bool]]] = {identity: [] for identity in self._against}
+        targets: dict[str, list[str]] = {}
+        for identity, event in self._against.items():
             for named, retracts in ((event.retracts, True), (event.supersedes, False)):
-                target = None if named is None else self._names.get(named, named)
-                if target in against:
-                    against[target].append((identity, retracts))
-                    targets[identity].append(target)
+                target = None if named is None else self._identified(named)
+                if target in self._kept:
+                    against.setdefault(target, []).append((identity, retracts))
+                    targets.setdefault(identity, []).append(target)
         unsettled = {identity: len(found) for identity, found in against.items()}
         ready = [identity for identity, count in unsettled.items() if not count]
-        latest_last = sorted(self._copies, key=lambda one: (_order(self._copies[one]), one))
+        latest_last = sorted(against, key=lambda one: (_order(self._kept[one]), one))
         fate: dict[str, Fate] = {}
-        while len(fate) < len(self._copies):
+        while len(fate) < len(against):
             if not ready:
                 while latest_last[-1] in fate:
                     latest_last.pop()
@@ -99,7 +122,7 @@ class Fold:
             if one in fate:
                 continue
             fate[one] = _fate((fate.get(other), retracts) for other, retracts in against[one])
-            for target in targets[one]:
+            for target in targets.get(one, ()):
                 unsettled[target] -= 1
                 if not unsettled[target]:
                     ready.append(target)
@@ -144,6 +167,6 @@ def _content_hash(event: Feedback) -> str:
     return hashlib.sha256(to_json(bare).encode("utf-8", "replace")).hexdigest()
 
 
-def _slot_order(item: tuple[Slot, Feedback]) -> tuple[str, str, str, str]:
-    target, name, by, source = item[0]
+def _slot_order(slot: Slot) -> tuple[str, str, str, str]:
+    target, name, by, source = slot
     return target, name, by or "", source
