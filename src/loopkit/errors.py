@@ -7,7 +7,7 @@
     ├── UnsupportedClient    (TypeError)     wrap() doesn't know this client: decorate the function that calls it
     ├── MissingExtra         (ImportError)   an optional package is missing: the message is the pip line
     ├── StoreUnusable        (OSError)       the local store can't be opened or read: the message says what to do
-    ├── Unguarded                            a guarded answer could not be checked, and is not given out
+    ├── Unguarded                            a guard could not see a call or an answer, which goes no further
     └── Blocked                              a guard stopped the call: `verdict` says which check, where and why
 
 Recording never raises any of these into the host application; only explicit calls do.

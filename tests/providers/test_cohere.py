@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from typing import Any
 
 import cohere
@@ -104,7 +105,33 @@ def test_a_guard_sees_both_sides(recorded: MemorySink) -> None:
 def test_a_call_that_a_guard_cannot_read_is_not_made(recorded: MemorySink) -> None:
     seen: list[Any] = []
     made = client({}, seen, guard=loopkit.Guard(input=[checks.pii()]))
-    unreadable: Any = 17
+    circle: list[Any] = []
+    circle.append(circle)
     with pytest.raises(Unguarded, match="could not be read, so its guards could not check it"):
-        made.chat(model="m", messages=unreadable)
+        made.chat(model="m", messages=circle)
     assert seen == []
+
+
+@pytest.mark.parametrize("way", ["chat", "with_raw_response.chat", "v2.chat", "v2.with_raw_response.chat"])
+def test_every_way_to_its_chat_is_recorded_once_and_guarded(way: str, recorded: MemorySink) -> None:
+    seen: list[Any] = []
+    content = [{"type": "text", "text": "write to ben@example.org"}]
+    body = {"id": "r-1", "finish_reason": "COMPLETE", "message": {"role": "assistant", "content": content}}
+    made = client(body, seen, guard=loopkit.Guard(input=[checks.pii()], output=[checks.pii()]))
+    answer = operator.attrgetter(way)(made)(model="m", messages=[{"role": "user", "content": "I am ana@example.org"}])
+    assert seen[0]["messages"][0]["content"] == "I am [EMAIL]"
+    assert "ben@" not in str(answer.data if "raw" in way else answer)
+    event = loopkit.feedback(answer, "helpful", True)
+    (span,) = [span for span in recorded.spans() if span.kind == "llm"]
+    assert event is not None
+    assert event.target == span.id
+
+
+def test_clients_made_before_are_recorded_by_instrument(recorded: MemorySink) -> None:
+    body = {"id": "r-1", "finish_reason": "COMPLETE", "message": {"role": "assistant", "content": []}}
+    made = loopkit.unwrap(client(body))
+    loopkit.instrument("cohere")
+    made.chat(model="m", messages=[{"role": "user", "content": "hi"}])
+    loopkit.uninstrument("cohere")
+    made.chat(model="m", messages=[{"role": "user", "content": "hi"}])
+    assert [span.name for span in recorded.spans()] == ["chat m"]

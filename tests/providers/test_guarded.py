@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import contextlib
 import copy
 import dataclasses
 import enum
+import io
 import json
 from typing import Any
 
+import cohere
 import google.genai
+import httpx
 import httpx2
+import mistralai.client
 import openai
 import pytest
 from openinference.instrumentation.openai import OpenAIInstrumentor
@@ -22,7 +28,7 @@ from pydantic import BaseModel
 import loopkit
 from loopkit import checks, frameworks
 from loopkit.capture.dialects.known import CHAT, CONVERSE, DIALECTS, MESSAGES, translated
-from loopkit.errors import Blocked
+from loopkit.errors import Blocked, Unguarded
 from loopkit.testing import MemorySink, recording
 from loopkit.types import ModelCall
 from tests.providers.contract import ROWS, Row
@@ -153,6 +159,104 @@ def test_the_sdks_own_message_models_are_guarded(recorded: MemorySink) -> None:
     client = loopkit.wrap(row.make("sync", answer), guard=MAIL)
     client.chat.complete(model="m", messages=[UserMessage(content="I am ana@example.org")])
     assert seen[0]["messages"][0]["content"] == "I am [EMAIL]"
+
+
+SEQUENCES: dict[str, Any] = {
+    "tuple": tuple,
+    "generator": iter,
+    "deque": collections.deque,
+    "view": lambda items: dict(enumerate(items)).values(),
+    "own": lambda items: type("Own", (), {"__iter__": lambda _: iter(items), "__len__": lambda _: len(items)})(),
+}
+
+
+def sends(sdk: str, given: Any, **wrapped: Any) -> list[bytes]:
+    """What goes out where the SDK is given this sequence, wherever it takes one."""
+    sent: list[bytes] = []
+
+    def answer(request: Any) -> Any:
+        sent.append(request.content)
+        return {"cohere": httpx, "mistral": httpx, "openai": httpx2}[sdk].Response(400, json={})
+
+    made: Any
+    if sdk == "cohere":
+        made = cohere.ClientV2(api_key="t", httpx_client=httpx.Client(transport=httpx.MockTransport(answer)))
+        call = loopkit.wrap(made, **wrapped).embed
+        arguments = {"model": "m", "texts": given, "input_type": "search_query", "embedding_types": ["float"]}
+    elif sdk == "mistral":
+        made = mistralai.client.Mistral(api_key="t", client=httpx.Client(transport=httpx.MockTransport(answer)))
+        call, arguments = loopkit.wrap(made, **wrapped).embeddings.create, {"model": "m", "inputs": given}
+    else:
+        http = httpx2.Client(transport=httpx2.MockTransport(answer))
+        made = openai.OpenAI(api_key="t", http_client=http, max_retries=0)
+        call, arguments = (
+            loopkit.wrap(made, **wrapped).post,
+            {
+                "path": "./chat/completions",
+                "cast_to": object,
+                "body": {"model": "m", "messages": [{"role": "user", "content": given}]},
+            },
+        )
+    with contextlib.suppress(Exception):
+        call(**arguments)
+    return sent
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+@pytest.mark.parametrize("sdk", ["cohere", "mistral", "openai"])
+def test_whatever_a_sequence_is_its_texts_are_guarded(sdk: str, kind: str) -> None:
+    item: Any = {"type": "text", "text": "ana@example.org"} if sdk == "openai" else "ana@example.org"
+    sent = sends(sdk, SEQUENCES[kind]([item]), guard=MAIL)
+    assert sent
+    assert all(b"ana@" not in body and b"[EMAIL]" in body for body in sent)
+
+
+def test_files_and_foreign_encodings_of_a_body_are_guarded() -> None:
+    said = json.dumps({"anthropic_version": "x", "messages": [{"role": "user", "content": "ana@example.org"}]})
+    for body in (
+        io.BytesIO(said.encode()),
+        memoryview(said.encode()),
+        said.encode("utf-16"),
+        b"\xef\xbb\xbf" + said.encode(),
+    ):
+        seen: list[Any] = []
+        loopkit.wrap(bedrock(CLAUDE, seen), guard=MAIL).invoke_model(modelId="anthropic.claude-3", body=body)
+        assert seen[0]["messages"][0]["content"] == "[EMAIL]"
+
+
+def test_a_body_of_bytes_is_not_sent_past_a_guard() -> None:
+    http = httpx2.Client(transport=httpx2.MockTransport(lambda _: pytest.fail("sent")))
+    made = loopkit.wrap(openai.OpenAI(api_key="t", http_client=http, max_retries=0), guard=MAIL)
+    with pytest.raises(Unguarded, match="give it as json"):
+        made.post("/chat/completions", content=b'{"messages": []}', cast_to=object)
+
+
+@pytest.mark.parametrize("wrapped", [{}, {"guard": MAIL}, {"include_usage": True}])
+@pytest.mark.parametrize("sdk", ["cohere", "mistral"])
+def test_what_the_applications_own_generator_raises_is_its_own(sdk: str, wrapped: Any, recorded: MemorySink) -> None:
+    class Mine(Exception):
+        pass
+
+    def messages() -> Any:
+        yield {"role": "user", "content": "one"}
+        raise Mine
+
+    transport = httpx.Client(transport=httpx.MockTransport(lambda _: pytest.fail("sent")))
+    made: Any = (
+        loopkit.wrap(cohere.ClientV2(api_key="t", httpx_client=transport), **wrapped).chat
+        if sdk == "cohere"
+        else loopkit.wrap(mistralai.client.Mistral(api_key="t", client=transport), **wrapped).chat.complete
+    )
+    with pytest.raises(Mine):
+        made(model="m", messages=messages())
+
+
+def test_a_wrong_argument_is_the_sdks_to_refuse_where_no_guard_is_to_see_it() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    client = loopkit.wrap(mistralai.client.Mistral(api_key="t"), include_usage=True)
+    with pytest.raises(RecursionError):  # as without us
+        client.chat.complete(model="m", messages=circle)
 
 
 def test_a_stream_whose_filter_fails_is_not_given_out() -> None:

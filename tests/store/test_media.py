@@ -384,6 +384,24 @@ def test_words_in_a_data_url_stay_where_they_are_redacted() -> None:
     assert lifted(text, 1 << 20) == (text, {})
 
 
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        ({"images": ["A", "B"]}, 2),
+        ({"type": "blob", "mime_type": "audio/pcm", "modality": "audio", "content": "A"}, 1),
+        ({"content": "A", "mime_type": "application/vnd.some-very-long-name.of-a-format+zip", "type": "blob"}, 1),
+        ({"url": "data:image/svg+xml;base64,A"}, 1),
+        ({"parts": [{"type": "text", "content": "A"}, {"type": "blob", "content": ""}]}, 0),
+        ({"parts": [{"type": "blob", "content": ""}, {"content": "A", "type": "text"}]}, 0),
+    ],
+)
+def test_media_without_a_head_are_known_by_where_they_stand(body: Any, count: int) -> None:
+    text = json.dumps(body)
+    for letter in "AB":
+        text = text.replace(f'{letter}"', b64(random.Random(letter).randbytes(3_000)) + '"')
+    assert len(lifted(text, 1 << 20)[1]) == count
+
+
 def test_pictures_of_other_instrumentations_lie_there_too() -> None:
     said = [{"role": "user", "parts": [{"type": "blob", "mime_type": "image/png", "content": b64(PICTURE)}]}]
     told = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "x", "gen_ai.input.messages": json.dumps(said)}

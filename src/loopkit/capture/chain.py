@@ -48,7 +48,10 @@ class Call:
 
 
 class Interceptor(Protocol):
-    """Stands around calls. May also have `filter(call) -> Filter | None`, for streams. Provisional."""
+    """Stands around calls. May also have `filter(call) -> Filter | None`, for streams. Provisional.
+
+    With `must_see = False` a call that can't be read is made without it; otherwise it is not made (`Unguarded`).
+    """
 
     def around(self, call: Call) -> Generator[Call, Any, Any]:
         """Yield the call, as it is or altered, to let it go on, and receive its result (or its exception).
@@ -70,8 +73,15 @@ class Filter(Protocol):
         ...
 
 
+def must_see(interceptors: tuple[Interceptor, ...]) -> bool:
+    """Whether one of them is to see every call."""
+    return any(getattr(each, "must_see", True) for each in interceptors)
+
+
 class IncludeUsage:
     """Asks for the usage of streams, which OpenAI's API leaves out otherwise: one more chunk, without choices."""
+
+    must_see = False
 
     def around(self, call: Call) -> Generator[Call, Any, Any]:
         """See `Interceptor.around`."""

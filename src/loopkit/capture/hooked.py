@@ -22,6 +22,7 @@ from loopkit.capture.exchange import Exchange
 from loopkit.capture.foreign import span_id_of, tells_of_a_model
 from loopkit.capture.live import LiveSpan
 from loopkit.capture.offer import take_offer
+from loopkit.capture.readable import readable
 from loopkit.capture.recorder import Recorder
 from loopkit.capture.recording import TOLD, Recording, stream_filters
 from loopkit.capture.stream import watch_generator, watch_raw, watch_stream
@@ -35,12 +36,19 @@ _receiving = _host.Shielded("recording a response")
 class HookedCall:
     """One on its way."""
 
-    __slots__ = ("call", "extra", "interceptors", "recording")
+    __slots__ = ("call", "extra", "given", "interceptors", "recording")
 
     def __init__(
-        self, call: Call, recording: Recording, interceptors: tuple[Interceptor, ...], extra: Mapping[str, Any]
+        self,
+        call: Call,
+        recording: Recording,
+        interceptors: tuple[Interceptor, ...],
+        extra: Mapping[str, Any],
+        given: Mapping[str, Any],
     ) -> None:
         self.call = call
+        self.given = given
+        """The request as it came."""
         self.recording = recording
         self.interceptors = interceptors
         self.extra = extra
@@ -72,8 +80,8 @@ class HookedCall:
         return telling
 
     def is_changed(self, call: Call) -> bool:
-        """Whether interceptors have made another request of it."""
-        return call.request is not self.call.request
+        """Whether interceptors have made another request of it, or it had to be read to be seen."""
+        return call.request is not self.given
 
     @contextlib.contextmanager
     def _told(self, call: Call) -> Generator[None]:
@@ -148,13 +156,16 @@ def begin(
     """The call about to be made, its span started. `server` is the URL that it goes to, or its beginning."""
     recorder = slot.recorder
     recording = Recording(None, None)
+    given = request
+    if interceptors:
+        request = readable(request)
     if recorder is not None:
         with _starting:
             recording = _recording(recorder, Exchange(dialect, provider, bare=False, server=server), request, extra)
             recording.tells = not interceptors
     task = None if recording.live is None else recording.live.task
     call = Call(task=task, request=request, dialect=dialect, stream=stream)
-    return HookedCall(call, recording, interceptors, extra or {})
+    return HookedCall(call, recording, interceptors, extra or {}, given)
 
 
 def _recording(

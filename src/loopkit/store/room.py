@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sqlite3
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from loopkit._json import canonical
+from loopkit._ids import is_span_id
+from loopkit._json import canonical, from_json
+from loopkit.store.schema import ROW, SPAN_ID
+from loopkit.types import Feedback
 
 ANNOTATION = "annotation"
 """The kind of documents that say more of a span, and go with it."""
 _SPANS = 500
-"""As many go in one transaction, at most, so that no writer waits long."""
-ROW = 1000
-"""Bytes, roughly, of a span's row with its indexes."""
-_SPAN = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
+"""As many go in one transaction, or the rest of a trace besides, so that no writer waits long."""
+_REMEMBERED = 500_000
+"""Of removed traces and sessions, the latest: some 40 MB."""
 _GIVEN = "SELECT value FROM json_each(?)"
-_FOR_EVER = 2**63 - 1
+_STAYING = (
+    "SELECT coalesce(sum(length(data)), 0) FROM medium WHERE hash IN (SELECT hash FROM shows WHERE bearer GLOB '*:*'"
+    f" AND bearer NOT GLOB 'batch:*' AND bearer NOT GLOB '{ANNOTATION}:*')"
+)
+"""Bytes of media that documents show."""
+_SIZE = (
+    "SELECT count(*), coalesce(sum(coalesce(length(body.data), 0) + (SELECT coalesce(sum(length(medium.data)), 0)"
+    " FROM shows JOIN medium USING (hash) WHERE bearer = span.id)), 0)"
+    " FROM span LEFT JOIN body ON body.span_id = span.id WHERE trace_id = ?"
+)
+"""Of a trace, the spans and the bytes of their bodies and media."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,46 +37,63 @@ class Pruned:
     """What went."""
 
     spans: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.spans)
-
-    def __add__(self, other: Pruned) -> Pruned:
-        return Pruned(spans=self.spans + other.spans)
+    goes_on: bool = False
+    """Whether there is more to be done."""
 
 
 def held(connection: sqlite3.Connection) -> int:
-    """Bytes of spans and their media: triggers keep count. Feedback and documents stay for good, and don't count."""
+    """Bytes of batches, spans and media: triggers keep count."""
     size: int = connection.execute("SELECT bytes FROM held").fetchone()[0]
     return size
 
 
+def excess(connection: sqlite3.Connection, most: int) -> int:
+    """How much too much there is, without what documents show: that stays for good."""
+    over = held(connection) - most
+    return over if over <= 0 else over - int(connection.execute(_STAYING).fetchone()[0])
+
+
 def is_due(connection: sqlite3.Connection, before: int, most: int) -> bool:
     """Whether something is older, or there is too much."""
-    old = "SELECT 1 FROM span WHERE arrived_at < ? UNION ALL SELECT 1 FROM batch WHERE at BETWEEN 1 AND ? - 1 LIMIT 1"
-    return held(connection) > most or connection.execute(old, (before, before)).fetchone() is not None
+    if excess(connection, most) > 0:
+        return True
+    old_batch = connection.execute("SELECT 1 FROM batch WHERE at BETWEEN 1 AND ? - 1 LIMIT 1", (before,))
+    return old_batch.fetchone() is not None or bool(_old_traces(connection, before, 1))
 
 
 def prune(connection: sqlite3.Connection, before: int, most: int) -> Pruned:
-    """Remove whole traces that arrived before then, or as many as are too much, the oldest first: a portion of them."""
-    excess = held(connection) - most
-    spans: list[str] = []
-    oldest = (
-        "SELECT id, coalesce(length(body.data), 0) + (SELECT coalesce(sum(length(medium.data)), 0) FROM shows"
-        " JOIN medium USING (hash) WHERE bearer = span.id), arrived_at"
-        " FROM span LEFT JOIN body ON body.span_id = span.id WHERE arrived_at < ? ORDER BY arrived_at, id LIMIT ?"
+    """Remove whole traces that arrived before then, else the oldest of those that are too much: a portion of them."""
+    traces = _old_traces(connection, before, _SPANS) or _oldest_traces(connection, excess(connection, most))
+    listed = canonical(traces)
+    ids = [id for (id,) in connection.execute(f"SELECT id FROM span WHERE trace_id IN ({_GIVEN})", (listed,))]
+    _remember(connection, listed)
+    remove_spans(connection, ids)
+    return Pruned(spans=len(ids), goes_on=bool(ids))
+
+
+def _old_traces(connection: sqlite3.Connection, before: int, spans: int) -> list[str]:
+    """Traces of which nothing came since."""
+    query = (
+        "SELECT trace_id FROM span AS old WHERE arrived_at < :before AND NOT EXISTS (SELECT 1 FROM span AS newer"
+        " WHERE newer.trace_id = old.trace_id AND newer.arrived_at >= :before) ORDER BY arrived_at, id LIMIT :spans"
     )
-    until = _FOR_EVER if excess > 0 else before
-    for id, size, arrived_at in connection.execute(oldest, (until, _SPANS)):
-        if excess <= 0 and arrived_at >= before:
+    rows = connection.execute(query, {"before": before, "spans": spans})
+    return list(dict.fromkeys(trace for (trace,) in rows))
+
+
+def _oldest_traces(connection: sqlite3.Connection, bytes: int) -> list[str]:
+    """As many, by their first spans, as make so much room; at least one where any is wanted."""
+    found: list[str] = []
+    spans = 0
+    oldest = connection.execute("SELECT trace_id FROM span ORDER BY arrived_at, id LIMIT ?", (_SPANS,))
+    for trace in dict.fromkeys(trace for (trace,) in oldest):
+        if bytes <= 0 or spans >= _SPANS:
             break
-        spans.append(id)
-        excess -= size + ROW
-    traces = canonical(sorted({id.partition("-")[0] for id in spans}))
-    whole = [id for (id,) in connection.execute(f"SELECT id FROM span WHERE trace_id IN ({_GIVEN})", (traces,))]
-    _remember(connection, traces)
-    remove_spans(connection, whole)
-    return Pruned(spans=len(whole))
+        count, size = connection.execute(_SIZE, (trace,)).fetchone()
+        found.append(trace)
+        spans += count
+        bytes -= size + count * ROW
+    return found
 
 
 def remove_spans(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
@@ -84,14 +112,16 @@ def owner(user: str) -> str:
 
 
 def past_of(connection: sqlite3.Connection, user: str) -> set[str]:
-    """Of removed spans of this user: those that documents mention, and the feedback on them (`event:…`)."""
-    rows = connection.execute("SELECT what FROM past WHERE owner = ?", (owner(user),))
-    return {what for (what,) in rows}
+    """Of removed spans of this user: traces and sessions (`trace:…`, `session:…`), the spans that documents mention,
+    and the feedback on them (`event:…`)."""
+    query = "SELECT what FROM past WHERE owner = ?1 UNION SELECT what FROM gone WHERE owner = ?1"
+    return {what for (what,) in connection.execute(query, (owner(user),))}
 
 
 def forget_past(connection: sqlite3.Connection, user: str) -> None:
     """That too."""
-    connection.execute("DELETE FROM past WHERE owner = ?", (owner(user),))
+    for table in ("past", "gone"):
+        connection.execute(f"DELETE FROM {table} WHERE owner = ?", (owner(user),))
 
 
 def show(connection: sqlite3.Connection, bearer: str, hashes: Iterable[str]) -> None:
@@ -119,38 +149,54 @@ def batch_bearer(seq: int) -> str:
 
 def mention(connection: sqlite3.Connection, text: str) -> None:
     """Write down which spans a document names: they are remembered when they go."""
-    found = {(match,) for match in _SPAN.findall(text)}
+    found = {(match,) for match in SPAN_ID.findall(text)}
     connection.executemany("INSERT OR IGNORE INTO mention (span_id) VALUES (?)", found)
 
 
 def _remember(connection: sqlite3.Connection, traces: str) -> None:
     """What outlives the spans of a user, feedback and examples, must be found when the user is to be forgotten."""
-    if connection.execute("SELECT 1 FROM mention LIMIT 1").fetchone() is None:  # documents of an older version
-        for (body,) in connection.execute("SELECT body FROM document WHERE kind != ?", (ANNOTATION,)).fetchall():
-            mention(connection, body)
-    below = f"trace_id IN ({_GIVEN})"
-    of_users = f"SELECT trace_id, user_id FROM span WHERE {below} AND user_id IS NOT NULL"
-    users = dict(connection.execute(of_users, (traces,)))
-    known: set[tuple[str, str]] = set()
+    below = f"WHERE trace_id IN ({_GIVEN})"
+    owners: dict[str, set[str]] = {}
+    """Of a name by which feedback may know them: a trace, a session, a span, a response, a tag."""
+    of_trace: dict[str, set[str]] = {}
+    spans = connection.execute(f"SELECT trace_id, id, user_id, session_id, response_id FROM span {below}", (traces,))
+    found = spans.fetchall()
+    for trace, _, user, *_ in found:
+        if user is not None:
+            of_trace.setdefault(trace, set()).add(owner(user))
+    for trace, id, _, session, response in found:
+        named = (f"trace:{trace}", id, session and f"session:{session}", response)
+        for name in filter(None, named):
+            owners.setdefault(name, set()).update(of_trace.get(trace, ()))
+    tags = f"SELECT trace_id, tag FROM tag JOIN span ON span.id = tag.span_id {below}"
+    for trace, tag in connection.execute(tags, (traces,)):
+        owners.setdefault(tag, set()).update(of_trace.get(trace, ()))
+    gone = [(one, name) for name in owners if name.startswith(("trace:", "session:")) for one in sorted(owners[name])]
+    connection.executemany("INSERT INTO gone (owner, what) VALUES (?, ?)", gone)
+    connection.execute("DELETE FROM gone WHERE seq <= (SELECT max(seq) FROM gone) - ?", (_REMEMBERED,))
+    mentioned = connection.execute(f"SELECT id FROM span JOIN mention ON span_id = span.id {below}", (traces,))
+    past = {(one, id) for (id,) in mentioned for one in owners[id]}
+    listed = canonical(sorted(owners))
+    events = connection.execute(f"SELECT body FROM feedback WHERE target IN ({_GIVEN})", (listed,)).fetchall()
+    for event in (from_json(Feedback, body) for (body,) in events):
+        about = resolved(connection, event)  # a key or a response's id may be others' too
+        past |= {(one, f"event:{event.id}") for one in owners.get(about, ())}
+    connection.executemany("INSERT OR IGNORE INTO past (owner, what) VALUES (?, ?)", sorted(past))
 
-    def remember(query: str) -> None:
-        for trace, what in connection.execute(query, (traces,)):
-            if trace in users:
-                known.add((owner(users[trace]), what))
 
-    remember(f"SELECT trace_id, id FROM span JOIN mention ON span_id = span.id WHERE {below}")
-    event = "SELECT trace_id, 'event:' || feedback.id FROM span JOIN feedback ON target"
-    remember(f"{event} = span.id WHERE {below}")
-    remember(f"{event} = 'trace:' || trace_id WHERE {below}")
-    remember(f"{event} = 'session:' || session_id WHERE {below}")
-    others = f"SELECT 1 FROM span AS other WHERE other.trace_id NOT IN ({_GIVEN}) AND other"
-    for query in (
-        f"{event} = response_id WHERE {below} AND NOT EXISTS ({others}.response_id = span.response_id)",
-        f"SELECT trace_id, 'event:' || feedback.id FROM span JOIN tag ON tag.span_id = span.id JOIN feedback"
-        f" ON target = tag.tag WHERE {below} AND NOT EXISTS (SELECT 1 FROM tag AS twin JOIN span AS other"
-        f" ON other.id = twin.span_id WHERE twin.tag = tag.tag AND other.trace_id NOT IN ({_GIVEN}))",
-    ):
-        for trace, what in connection.execute(query, (traces, traces)):
-            if trace in users:
-                known.add((owner(users[trace]), what))
-    connection.executemany("INSERT OR IGNORE INTO past (owner, what) VALUES (?, ?)", sorted(known))
+def resolved(connection: sqlite3.Connection, event: Feedback) -> str:
+    """See `Store.resolve`."""
+    target = event.target
+    if target.startswith(("trace:", "session:", "event:")) or is_span_id(target):
+        return target
+    if ":" in target:
+        carries = "JOIN tag ON tag.span_id = span.id WHERE tag.tag = :target ORDER BY parent_id IS NOT NULL,"
+    else:
+        carries = "WHERE response_id = :target ORDER BY"
+    query = (
+        f"SELECT id FROM span {carries} started_at > :at,"
+        " CASE WHEN started_at > :at THEN started_at ELSE -started_at END LIMIT 1"
+    )
+    at = min(event.at, event.arrived_at)
+    found = connection.execute(query, {"target": target, "at": at}).fetchone()
+    return target if found is None else str(found[0])

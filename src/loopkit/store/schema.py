@@ -4,16 +4,22 @@ Writers append whole encoded batches; `span`, `tag` and `body` are made from the
 lie apart from the rows, so that going over many rows doesn't read what was said in them, and a picture lies once for
 all that show it: spans, datasets, batches before they are rows. A batch that can't be read is put `aside`, with the
 reason, so that it stands in nobody's way. `held` counts what spans and media hold. Of a user's removed spans, `past`
-keeps what outlives them, feedback and the spans that documents mention, so that it can be forgotten too.
+keeps what outlives them, feedback and the spans that documents `mention`, and `gone` their traces and sessions, so that
+all that is ever said of them can be forgotten too.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
 from collections.abc import Iterator
 
 from loopkit.errors import StoreUnusable
 
+ROW = 1000
+"""Bytes, roughly, of a span's row with its indexes."""
+SPAN_ID = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
 MIGRATIONS = (
     """
     CREATE TABLE batch (seq INTEGER PRIMARY KEY AUTOINCREMENT, data BLOB NOT NULL);
@@ -57,14 +63,19 @@ MIGRATIONS = (
     CREATE TABLE shows (hash TEXT NOT NULL, bearer TEXT NOT NULL, PRIMARY KEY (bearer, hash)) WITHOUT ROWID;
     CREATE INDEX shows_by_hash ON shows (hash);
     CREATE TABLE past (owner TEXT NOT NULL, what TEXT NOT NULL, PRIMARY KEY (owner, what)) WITHOUT ROWID;
+    """,
+    f"""
+    CREATE TABLE gone (seq INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT NOT NULL, what TEXT NOT NULL);
     CREATE TABLE mention (span_id TEXT PRIMARY KEY) WITHOUT ROWID;
+    INSERT OR IGNORE INTO mention SELECT value FROM document, json_each(mentioned(body)) WHERE kind != 'annotation';
     CREATE TABLE held (bytes INTEGER NOT NULL);
     INSERT INTO held SELECT (SELECT coalesce(sum(length(data)), 0) FROM batch)
-        + (SELECT coalesce(sum(length(data) + 1000), 0) FROM body);
+        + (SELECT coalesce(sum(length(data) + {ROW}), 0) FROM body)
+        + (SELECT coalesce(sum(length(data)), 0) FROM medium);
     CREATE TRIGGER batch_came AFTER INSERT ON batch BEGIN UPDATE held SET bytes = bytes + length(NEW.data); END;
     CREATE TRIGGER batch_went AFTER DELETE ON batch BEGIN UPDATE held SET bytes = bytes - length(OLD.data); END;
-    CREATE TRIGGER body_came AFTER INSERT ON body BEGIN UPDATE held SET bytes = bytes + length(NEW.data) + 1000; END;
-    CREATE TRIGGER body_went AFTER DELETE ON body BEGIN UPDATE held SET bytes = bytes - length(OLD.data) - 1000; END;
+    CREATE TRIGGER body_came AFTER INSERT ON body BEGIN UPDATE held SET bytes = bytes + length(NEW.data) + {ROW}; END;
+    CREATE TRIGGER body_went AFTER DELETE ON body BEGIN UPDATE held SET bytes = bytes - length(OLD.data) - {ROW}; END;
     CREATE TRIGGER medium_came AFTER INSERT ON medium BEGIN UPDATE held SET bytes = bytes + length(NEW.data); END;
     CREATE TRIGGER medium_went AFTER DELETE ON medium BEGIN UPDATE held SET bytes = bytes - length(OLD.data); END;
     """,
@@ -82,6 +93,7 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: tuple[str, ..
         )
     if version == len(migrations):
         return
+    connection.create_function("mentioned", 1, _mentioned, deterministic=True)
     connection.execute("BEGIN IMMEDIATE")
     try:
         for script in migrations[_version(connection) :]:  # another process may have been faster
@@ -92,6 +104,11 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: tuple[str, ..
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def _mentioned(body: str) -> str:
+    """The spans that a document names, as JSON."""
+    return json.dumps(SPAN_ID.findall(body))
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -49,7 +49,7 @@ class StoreSink:
         if self._written < _LOOK_BYTES and now < self._look_at:
             return
         limits = self._limits
-        if not self.store.make_room(days=limits.store_days, bytes=limits.store_bytes):
+        if not self.store.make_room(days=limits.store_days, bytes=limits.store_bytes).goes_on:
             self._look_at, self._written = now + _LOOK_NANOSECONDS, 0
 
     def sync(self) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from loopkit.config import STORE_BYTES, STORE_DAYS
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.store import room
 from loopkit.store.database import Database, begun
-from loopkit.store.schema import MIGRATIONS
+from loopkit.store.schema import MIGRATIONS, SPAN_ID
 from loopkit.types import Feedback, Span
 from loopkit.wire.decode import decode_request, decode_span
 from loopkit.wire.media import named_in
@@ -98,30 +99,36 @@ class Store(Database):
                 self._put(connection, kind, made[0], task, made[1])
 
     def make_room(self, *, days: float, bytes: int) -> room.Pruned:
-        """Remove a portion of what is older than so many days or more than so many bytes; nothing where nothing is."""
+        """Remove a portion of what is older than so many days or more than so many bytes; nothing where nothing is.
+
+        What nobody has read yet is read first, a portion at a time too: a trace goes as a whole.
+        """
         before = self._clock.now() - int(days * _DAY)
         with self.reading() as connection:
             if not room.is_due(connection, before, bytes):
                 return room.Pruned()
-            self._make_rows(connection, portions=1)  # what nobody has read yet goes as spans, too
+            if not self._make_rows(connection, portions=1):
+                return room.Pruned(goes_on=True)
             with begun(connection):
                 return room.prune(connection, before, bytes)
 
     def prune(self, *, days: float = STORE_DAYS, bytes: int = STORE_BYTES) -> room.Pruned:
-        """Remove the spans that arrived more than `days` ago, and the oldest of those that are more than `bytes`.
+        """Remove the traces of which nothing arrived for `days`, and the oldest of those that are more than `bytes`.
 
         Media go with the last span that shows them; feedback, datasets and variants stay. The file gets smaller too.
         """
         for name, value, most in (("days", days, 36_500), ("bytes", bytes, 2**62)):
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= most:
                 raise InvalidInput(f"prune's {name} is {value!r}: give a number from 0 to {most}")
-        gone = room.Pruned()
-        while portion := self.make_room(days=days, bytes=int(bytes)):
-            gone += portion
+        portion = self.make_room(days=days, bytes=int(bytes))
+        spans = portion.spans
+        while portion.goes_on:
+            portion = self.make_room(days=days, bytes=int(bytes))
+            spans += portion.spans
         with self.reading() as connection:
             connection.execute("VACUUM")
         self.scrub()
-        return gone
+        return room.Pruned(spans=spans)
 
     # Reading
 
@@ -242,21 +249,8 @@ class Store(Database):
         A provider's response id is the span that carries it, a join key the outermost span that bears the tag; where
         there are several, the latest started before the event, else the first one after it (feedback may be early).
         """
-        target = event.target
-        if target.startswith(("trace:", "session:", "event:")) or is_span_id(target):
-            return target
-        if ":" in target:
-            carries = "JOIN tag ON tag.span_id = span.id WHERE tag.tag = :target ORDER BY parent_id IS NOT NULL,"
-        else:
-            carries = "WHERE response_id = :target ORDER BY"
-        query = (
-            f"SELECT id FROM span {carries} started_at > :at,"
-            " CASE WHEN started_at > :at THEN started_at ELSE -started_at END LIMIT 1"
-        )
-        at = min(event.at, event.arrived_at)
-        rows = self._read(query, {"target": target, "at": at})
-        found: str = rows[0][0] if rows else target
-        return found
+        with self._rows() as connection:
+            return room.resolved(connection, event)
 
     def media(self, reference: str) -> bytes:
         """The picture, sound or file that a part of a message refers to (`part.uri`, such as `ni:///sha-256;…`).
@@ -324,6 +318,7 @@ class Store(Database):
         with self.reading() as connection:
             past = room.past_of(connection, user)
         theirs = {trace for (trace,) in rows} | set(traces)
+        theirs |= {what.removeprefix("trace:") for what in past if what.startswith("trace:")}
         below = "trace_id IN (SELECT value FROM json_each(?))"
         ids = (canonical(sorted(theirs)),)
         known = self._read(f"SELECT id, session_id FROM span WHERE {below}", ids)
@@ -332,6 +327,10 @@ class Store(Database):
         about = (
             {f"session:{session}" for _, session in known if session} | {f"trace:{trace}" for trace in theirs} | past
         )
+
+        def is_theirs(target: str) -> bool:
+            return target in spans or (is_span_id(target) and target[:32] in theirs)
+
         said = self.feedback()
         events = {event.id for event in said if f"event:{event.id}" in past}
         while more := {
@@ -342,7 +341,7 @@ class Store(Database):
                 event.by == author
                 or event.target in about
                 or event.target.removeprefix("event:") in events
-                or self.resolve(event) in spans
+                or is_theirs(self.resolve(event))
             )
         }:
             events |= more
@@ -354,7 +353,8 @@ class Store(Database):
             listed = (canonical(sorted(events)),)
             connection.execute("DELETE FROM feedback WHERE id IN (SELECT value FROM json_each(?))", listed)
             for seq, kind, id, body in connection.execute("SELECT seq, kind, id, body FROM document").fetchall():
-                kept, examples = without(json.loads(body), spans)
+                mentioned = {span for span in SPAN_ID.findall(body) if is_theirs(span)}
+                kept, examples = without(json.loads(body), mentioned)
                 text = canonical(kept)
                 gone += examples
                 if text != body:
@@ -392,16 +392,24 @@ class Store(Database):
                 found[id] = replace(span, tags=tuple(tags), metadata=metadata)
         return [found[span.id] for span in spans]
 
-    def _read(self, query: str, values: Sequence[Any] | Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    def _read(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with self._rows() as connection:
+            return connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def _rows(self) -> Generator[sqlite3.Connection]:
+        """What has been recorded so far, as rows."""
         if self._before_read is not None:
             self._before_read()
         with self.reading() as connection:
             self._make_rows(connection)
-            return connection.execute(query, values).fetchall()
+            yield connection
 
-    def _make_rows(self, connection: sqlite3.Connection, portions: int | None = None) -> None:
-        """Turn waiting batches into rows, a portion a transaction; all, or so many portions."""
-        while portions != 0 and connection.execute("SELECT 1 FROM batch LIMIT 1").fetchone():
+    def _make_rows(self, connection: sqlite3.Connection, portions: int | None = None) -> bool:
+        """Turn waiting batches into rows, a portion a transaction; all, or so many portions. Whether that was all."""
+        while connection.execute("SELECT 1 FROM batch LIMIT 1").fetchone():
+            if portions == 0:
+                return False
             portions = None if portions is None else portions - 1
             with begun(connection):
                 oldest = "SELECT seq, data, at FROM batch ORDER BY seq LIMIT ?"
@@ -419,6 +427,7 @@ class Store(Database):
                     connection.execute("RELEASE one")
                     connection.execute("DELETE FROM batch WHERE seq = ?", (seq,))
                     room.hide(connection, [room.batch_bearer(seq)])
+        return True
 
 
 def _document_bearer(kind: str, id: str) -> str:

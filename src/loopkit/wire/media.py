@@ -29,7 +29,9 @@ _HEADS = (
     b"ID3", b"\x1a\x45\xdf\xa3",
 )  # fmt: skip
 """How files of pictures, sound, film and documents begin."""
-_TEXTUAL = re.compile(r"text/|.*[/+](?:json|xml|x-ndjson|jsonl)\b", re.IGNORECASE)
+_TEXTUAL = re.compile(r"text/|(?!image/).*[/+](?:json|xml|x-ndjson|jsonl)\b", re.IGNORECASE)
+_NEAR = 300
+"""Characters before and behind it in which the rest of its object is looked for."""
 
 
 def may_hold_media(text: str) -> bool:
@@ -43,14 +45,18 @@ def lifted(text: str, most: int) -> tuple[str, dict[str, bytes | None]]:
     None stands for what is larger than `most` bytes.
     """
     found: dict[str, bytes | None] = {}
+    last = -1  # where the medium before ended: in a list the next one stands right behind it
 
     def name(match: re.Match[str]) -> str:
+        nonlocal last
         mime_type, encoded = match.groups()
         if mime_type is not None and _TEXTUAL.match(mime_type):
             return match.group()  # words, which are redacted where they stand
         data = _decoded(encoded)
-        if data is None or (mime_type is None and not _is_medium(text, match, encoded, data)):
+        follows = last >= 0 and text[last : match.start()].strip() == ","
+        if data is None or (mime_type is None and not follows and not _is_medium(text, match, encoded, data)):
             return match.group()
+        last = match.end()
         known = name_of(data)
         found[known] = data if len(data) <= most else None
         return f'"{_PREFIX}{known}"' if mime_type is None else f'"{_PREFIX}{known}?ct={mime_type}"'
@@ -93,7 +99,8 @@ def _is_medium(text: str, match: re.Match[str], encoded: str, data: bytes) -> bo
     """Whether it begins as files do, or stands where providers have media and can't be words."""
     if data.startswith(_HEADS) or data[4:8] == b"ftyp":
         return True
-    before, after = text[max(0, match.start() - 32) : match.start()], text[match.end() : match.end() + 100]
+    before = text[max(0, match.start() - _NEAR) : match.start()].rpartition("{")[2]
+    after = text[match.end() : match.end() + _NEAR].partition("}")[0]
     is_borne = _BEARER.search(before) or (before.rstrip().endswith('"content":') and _BLOB.search(before + after))
     return bool(is_borne) and len(set(encoded[:4096])) >= _VARIED
 

@@ -83,7 +83,7 @@ def kind_of(attributes: Mapping[str, Any]) -> Kind | None:
     found = found or _KINDS_OF_OPERATIONS.get(str(attributes.get(names.OPERATION)))
     found = found or _KINDS_OF_OPENLLMETRY.get(str(attributes.get("traceloop.span.kind")))
     if found is None and ("llm.request.type" in attributes or "gen_ai.system" in attributes):
-        return "llm"
+        return "embedding" if attributes.get("llm.request.type") == "embedding" else "llm"
     return found
 
 

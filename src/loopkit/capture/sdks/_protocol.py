@@ -12,6 +12,7 @@ from loopkit import _host
 from loopkit.capture.chain import Call, Interceptor
 from loopkit.capture.dialects._protocol import Conversation
 from loopkit.capture.hooked import HookedCall
+from loopkit.capture.readable import CallersError
 from loopkit.capture.recording import arun, run
 from loopkit.errors import LoopkitError, Unguarded
 
@@ -158,6 +159,8 @@ def _begun(
         return begin(target, args, kwargs)
     except LoopkitError:
         raise
+    except CallersError as theirs:
+        raise theirs.error from None
     except Exception as error:  # odd arguments: the SDK is to say so itself
         if is_guarded:
             raise Unguarded(
@@ -167,12 +170,6 @@ def _begun(
         if not _host.report("reading a call", error):
             raise
         return None
-
-
-def plain(message: Any) -> Any:
-    """A message of the SDK's own model as plain data, which is all that interceptors read."""
-    dump = getattr(message, "model_dump", None)
-    return message if dump is None else dump(mode="json", exclude_none=True)
 
 
 def all_undone(undos: Iterable[Undo]) -> Undo:

@@ -11,7 +11,7 @@ from typing import Any
 
 from loopkit import _host
 from loopkit.capture import slot
-from loopkit.capture.chain import Call, Interceptor
+from loopkit.capture.chain import Call, Interceptor, must_see
 from loopkit.capture.dialects._content import json_or_text, mapping
 from loopkit.capture.dialects._protocol import Conversation, Dialect
 from loopkit.capture.dialects.bedrock import embeds
@@ -45,7 +45,8 @@ class Bedrock(Patched):
 
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """See `Sdk.wrap`."""
-        self.remember(client, replace_methods(client, _begins(interceptors, provider), is_guarded=bool(interceptors)))
+        begins = _begins(interceptors, provider)
+        self.remember(client, replace_methods(client, begins, is_guarded=must_see(interceptors)))
 
     def patch(self, module: Any) -> Undo:
         """See `Sdk.patch`."""
@@ -64,6 +65,8 @@ def _begins(interceptors: tuple[Interceptor, ...], provider: str | None) -> dict
         if known is None or (slot.recorder is None and not interceptors) or not _is_bedrock(client):
             return None
         dialect, streams = known
+        if interceptors and "body" in params:
+            params = {**params, "body": _whole(params["body"])}
         asked = _asked(params, streams=streams)
         if dialect is INVOKE and embeds(asked):
             dialect = INVOKE_EMBEDDING
@@ -76,12 +79,18 @@ def _begins(interceptors: tuple[Interceptor, ...], provider: str | None) -> dict
     return {"_make_api_call": begin}
 
 
+def _whole(body: Any) -> Any:
+    """A file's or a view's bytes, which are sent as they were read."""
+    given: Any = body  # isinstance makes `body` a view of an unknown type; this stays Any
+    return given.read() if hasattr(given, "read") else bytes(given) if isinstance(body, memoryview) else given
+
+
 def _asked(params: Mapping[str, Any], *, streams: bool) -> dict[str, Any]:
     """The arguments as data: the body of a model's maker is JSON in bytes."""
     asked = dict(params)
     body = asked.get("body")
     if isinstance(body, (bytes, bytearray)):
-        body = bytes(body).decode(errors="replace")
+        body = bytes(body).decode(json.detect_encoding(body), errors="replace")
     if isinstance(body, str):
         asked["body"] = json_or_text(body)
     return {**asked, "stream": True} if streams else asked

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from loopkit.capture import slot
-from loopkit.capture.chain import Call, Interceptor
+from loopkit.capture.chain import Call, Interceptor, must_see
 from loopkit.capture.dialects._content import objects
 from loopkit.capture.dialects._protocol import Conversation, Dialect
 from loopkit.capture.dialects.known import GENERATE_CONTENT, GOOGLE_EMBEDDINGS
@@ -44,7 +44,7 @@ class GoogleGenAI(Patched):
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """See `Sdk.wrap`."""
         begins = _methods(interceptors, provider)
-        self.remember(client, replace_methods(client._api_client, begins, is_guarded=bool(interceptors)))
+        self.remember(client, replace_methods(client._api_client, begins, is_guarded=must_see(interceptors)))
 
     def patch(self, module: Any) -> Undo:
         """See `Sdk.patch`."""

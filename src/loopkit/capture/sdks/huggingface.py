@@ -7,12 +7,13 @@ from importlib import import_module
 from typing import Any
 
 from loopkit.capture import slot
-from loopkit.capture.chain import Call, Interceptor
+from loopkit.capture.chain import Call, Interceptor, must_see
 from loopkit.capture.dialects._protocol import Conversation
 from loopkit.capture.dialects.known import HUGGING_FACE_CHAT
 from loopkit.capture.hooked import HookedCall
 from loopkit.capture.hooked import begin as begin_call
 from loopkit.capture.providers import provider_at, provider_known_as
+from loopkit.capture.readable import once
 from loopkit.capture.sdks._protocol import Begin, Begun, Patched, Undo, all_undone, replace_methods
 
 _ROUTER = "https://router.huggingface.co"
@@ -35,7 +36,7 @@ class HuggingFace(Patched):
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """See `Sdk.wrap`."""
         begins = {"chat_completion": _begin_of(interceptors, provider)}
-        self.remember(client, replace_methods(client, begins, is_guarded=bool(interceptors)))
+        self.remember(client, replace_methods(client, begins, is_guarded=must_see(interceptors)))
 
     def patch(self, module: Any) -> Undo:
         """See `Sdk.patch`."""
@@ -50,14 +51,16 @@ def _begin_of(interceptors: tuple[Interceptor, ...], provider: str | None) -> Be
             return None
         given = {**dict(zip(("messages",), args, strict=False)), **kwargs}
         place = str(client.model) if str(client.model).startswith("http") else None
-        asked = {name: value for name, value in given.items() if value is not None}
+        given = {name: once(value) for name, value in given.items()}  # sent as it was read
+        asked = {name: value for name, value in given.items() if value is not None and name != "extra_body"}
+        asked.update(given.get("extra_body") or {})  # which the SDK puts over the rest
         if place is None and client.model:
             asked.setdefault("model", client.model)
         hooked = begin_call(
             HUGGING_FACE_CHAT, provider or _served_by(client, place), asked, stream=bool(given.get("stream")),
             interceptors=interceptors, server=place or _ROUTER,
         )  # fmt: skip
-        return Begun(hooked, lambda call: _sent(hooked, call, args, kwargs), hooked.received)
+        return Begun(hooked, lambda call: _sent(hooked, call, given), hooked.received)
 
     return begin
 
@@ -69,8 +72,10 @@ def _served_by(client: Any, place: str | None) -> str:
     return "hugging_face" if named in _ITSELF else provider_known_as(str(named).replace("-", "_"))
 
 
-def _sent(
-    hooked: HookedCall, call: Call, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+def _sent(hooked: HookedCall, call: Call, given: Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     """The arguments, with the request as the interceptors left it."""
-    return ((), dict(call.request)) if hooked.is_changed(call) else (args, kwargs)
+    if not hooked.is_changed(call):
+        return (), given
+    own: Mapping[str, Any] = given.get("extra_body") or {}
+    changed = {name: given.get(name) if name in own else value for name, value in call.request.items()}
+    return (), {**changed, "extra_body": {name: call.request.get(name) for name in own}} if own else changed

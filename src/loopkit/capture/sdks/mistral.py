@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 from loopkit.capture import slot
-from loopkit.capture.chain import Call, Interceptor
+from loopkit.capture.chain import Call, Interceptor, must_see
 from loopkit.capture.dialects._protocol import Conversation, Dialect
 from loopkit.capture.dialects.known import MISTRAL_CHAT, MISTRAL_EMBEDDINGS, MISTRAL_FILL
 from loopkit.capture.hooked import HookedCall
 from loopkit.capture.hooked import begin as begin_call
-from loopkit.capture.sdks._protocol import Begin, Begun, Patched, Undo, all_undone, plain, replace_methods
+from loopkit.capture.readable import once
+from loopkit.capture.sdks._protocol import Begin, Begun, Patched, Undo, all_undone, replace_methods
 
 _RESOURCES: Mapping[str, tuple[str, Dialect, tuple[str, ...]]] = {
     "chat": ("Chat", MISTRAL_CHAT, ("complete", "stream")),
@@ -43,9 +44,10 @@ class Mistral(Patched):
 
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """See `Sdk.wrap`."""
+        is_guarded = must_see(interceptors)
         undos = [
             replace_methods(
-                getattr(client, name), _methods(dialect, methods, interceptors, provider), is_guarded=bool(interceptors)
+                getattr(client, name), _methods(dialect, methods, interceptors, provider), is_guarded=is_guarded
             )
             for name, (_, dialect, methods) in _RESOURCES.items()
             if hasattr(client, name)
@@ -70,11 +72,8 @@ def _methods(
         def begin(resource: Any, __: tuple[Any, ...], given: Mapping[str, Any]) -> Begun | None:
             if slot.recorder is None and not interceptors:
                 return None
-            if isinstance(given.get("messages"), Iterator):  # sent as it was read
-                given = {**given, "messages": list(given["messages"])}
+            given = {name: once(value) for name, value in given.items()}  # sent as it was read
             body = {k: v for k, v in given.items() if k not in _NOT_BODY and type(v).__name__ != "Unset"}
-            if interceptors and "messages" in body:  # which read plain data, not the SDK's own models
-                body["messages"] = [plain(message) for message in body["messages"]]
             streams = name == "stream"
             asked = {**body, "stream": True} if streams else body
             server = given.get("server_url") or resource.sdk_configuration.get_server_details()[0]

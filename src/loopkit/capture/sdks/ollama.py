@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from loopkit.capture import slot
-from loopkit.capture.chain import Call, Interceptor
+from loopkit.capture.chain import Call, Interceptor, must_see
 from loopkit.capture.dialects._protocol import Conversation, Dialect
 from loopkit.capture.dialects.known import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
 from loopkit.capture.hooked import HookedCall
@@ -36,7 +36,7 @@ class Ollama(Patched):
     def wrap(self, client: Any, interceptors: tuple[Interceptor, ...], provider: str | None) -> None:
         """See `Sdk.wrap`."""
         begins = {"_request": _begin_of(interceptors, provider)}
-        self.remember(client, replace_methods(client, begins, is_guarded=bool(interceptors)))
+        self.remember(client, replace_methods(client, begins, is_guarded=must_see(interceptors)))
 
     def patch(self, module: Any) -> Undo:
         """See `Sdk.patch`. The package's own functions are methods of a client."""

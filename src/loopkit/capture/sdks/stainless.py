@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping
+from posixpath import normpath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from loopkit.capture import slot
-from loopkit.capture.chain import Call, Interceptor
+from loopkit.capture.chain import Call, Interceptor, must_see
 from loopkit.capture.dialects._protocol import Conversation, Dialect
 from loopkit.capture.dialects.known import CHAT, MESSAGES, OPENAI_PATHS
 from loopkit.capture.hooked import HookedCall, begin
 from loopkit.capture.providers import provider_of
+from loopkit.capture.readable import listed
 from loopkit.capture.sdks._protocol import Begun, Undo, all_undone, hooked_method, replace_methods, with_argument
-from loopkit.errors import InvalidInput
+from loopkit.errors import InvalidInput, Unguarded
 
 _RAW = "x-stainless-raw-response"
 _BASES = ("SyncAPIClient", "AsyncAPIClient")
@@ -61,8 +63,9 @@ class Stainless:
         known = self._paths.get(url)
         if known is not None:
             return known
-        path = "/" + (urlsplit(url).path if url.startswith("http") else url.partition("?")[0]).strip("/")
         is_whole = url.startswith("http")
+        written = urlsplit(url).path if is_whole else url.partition("?")[0]
+        path = normpath("/" + unquote(written).strip("/"))
         found = (each for at, each in self._paths.items() if path == at or (is_whole and path.endswith(at)))
         return next(found, None)
 
@@ -71,8 +74,9 @@ class Stainless:
         cls: Any = client.__class__
         is_async = any(base.__name__ == _BASES[1] for base in cls.__mro__)
         hook = Hook(self, interceptors, provider)
+        is_guarded = must_see(interceptors)
         body = {
-            "request": hooked_method(_request_of(cls), hook.begin, is_async=is_async, is_guarded=bool(interceptors)),
+            "request": hooked_method(_request_of(cls), hook.begin, is_async=is_async, is_guarded=is_guarded),
             _MARK: hook,
             "__module__": cls.__module__,
             "__qualname__": cls.__qualname__,
@@ -146,8 +150,12 @@ class Hook:
             return None
         body: Any = options.json_data  # isinstance makes the original a mapping of unknown types; this stays Any
         if not isinstance(options.json_data, Mapping):
+            if must_see(self.interceptors):
+                raise Unguarded("a body that is no mapping can't be read by guards: give it as json")
             return None
-        _read_turns(body)
+        for name in _TURNS:
+            if isinstance(body.get(name), Iterator):
+                body[name] = listed(body[name])  # sent as it was read
         request: dict[str, Any] = {**body, **options.extra_json} if options.extra_json else body
         if self.sdk.is_left_out is not None:
             request = {name: value for name, value in request.items() if not self.sdk.is_left_out(value)}
@@ -186,13 +194,6 @@ class Hook:
 
 
 _TURNS = ("messages", "input")
-
-
-def _read_turns(body: Any) -> None:
-    """Turns may come from a generator, which can be gone through once: the SDK then sends the list that was read."""
-    for name in _TURNS:
-        if isinstance(body.get(name), Iterator):
-            body[name] = list(body[name])
 
 
 def _files(files: Any) -> dict[str, Any]:
