@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from loopkit.config import Destination as Destination
     from loopkit.config import Limits as Limits
     from loopkit.config import Sampling as Sampling
+    from loopkit.config import Signal as Signal
     from loopkit.datasets.dataset import Dataset as Dataset
     from loopkit.deploy.registry import Registry as Registry
     from loopkit.deploy.rollout import Rollout as Rollout
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from loopkit.export.place import spools as spools
     from loopkit.guard.guard import Guard as Guard
     from loopkit.imports.load import import_traces as import_traces
+    from loopkit.imports.statements import export_feedback as export_feedback
+    from loopkit.imports.statements import import_feedback as import_feedback
     from loopkit.observe.annotations import annotate as annotate
     from loopkit.observe.forgetting import forget as forget
     from loopkit.observe.look import confusion as confusion
@@ -56,8 +59,13 @@ if TYPE_CHECKING:
     from loopkit.observe.prices import set_price as set_price
     from loopkit.route.answer import Answer as Answer
     from loopkit.route.router import Router as Router
+    from loopkit.signals.say import afeedback as afeedback
     from loopkit.signals.say import feedback as feedback
+    from loopkit.signals.say import feedback_batch as feedback_batch
     from loopkit.signals.say import retract as retract
+    from loopkit.signals.say import supersede as supersede
+    from loopkit.signals.state import held as held
+    from loopkit.signals.state import orphans as orphans
     from loopkit.store.locate import open_store as open_store
     from loopkit.tuning.adapters import tune as tune
     from loopkit.types import Example as Example
@@ -100,6 +108,7 @@ _HOMES = {
         "Destination",
         "Limits",
         "Sampling",
+        "Signal",
     ),
     "datasets.dataset": ("Dataset",),
     "deploy.registry": ("Registry",),
@@ -113,6 +122,10 @@ _HOMES = {
     "evals.scoring": ("evaluator",),
     "export.place": ("spools",),
     "guard.guard": ("Guard",),
+    "imports.statements": (
+        "export_feedback",
+        "import_feedback",
+    ),
     "imports.load": ("import_traces",),
     "observe.annotations": ("annotate",),
     "observe.forgetting": ("forget",),
@@ -128,9 +141,16 @@ _HOMES = {
     ),
     "route.answer": ("Answer",),
     "route.router": ("Router",),
+    "signals.state": (
+        "held",
+        "orphans",
+    ),
     "signals.say": (
+        "afeedback",
         "feedback",
+        "feedback_batch",
         "retract",
+        "supersede",
     ),
     "store.locate": ("open_store",),
     "tuning.adapters": ("tune",),

@@ -18,11 +18,12 @@ from loopkit.capture import slot
 from loopkit.capture.recorder import Recorder
 from loopkit.capture.sampling import Tail
 from loopkit.capture.sinks import Sink
-from loopkit.config import DEFAULT, Destination, Limits, Redactor, Sampling, Settings, Unset, settings
+from loopkit.config import DEFAULT, Destination, Limits, Redactor, Sampling, Settings, Signal, Unset, settings
 from loopkit.errors import StoreUnusable
 from loopkit.export.host import HostSink
 from loopkit.export.vitals import Delivering, Health, VitalsSink
 from loopkit.route.source import VariantSource
+from loopkit.signals.declared import declare
 from loopkit.store.sqlite import Store
 from loopkit.wire.encode import encode_resource
 
@@ -39,6 +40,7 @@ def init(
     sample: float | Sampling | None = None,
     strict: bool = False,
     limits: Limits | None = None,
+    signals: Iterable[Signal] = (),
 ) -> None:
     """Start recording in this process.
 
@@ -48,14 +50,15 @@ def init(
     `redact` is a function from text to text that runs before anything is kept (default: keys, cards, IBANs,
     e-mail addresses and phone numbers). `sample` is the probability with which a trace is recorded, or a `Sampling`
     (default: what `OTEL_TRACES_SAMPLER` says, else 1). `strict` raises recording's own faults. `limits` say what
-    recording may take of memory, time and processor. Calling it again replaces the first cleanly.
+    recording may take of memory, time and processor. `signals` declare what feedback may say under their names.
+    Calling it again replaces the first cleanly.
 
     Raises `InvalidSetting` or `StoreUnusable`, with what to do, before anything is changed.
     """
     start(
         settings(
             service, store=store, export=export, content=content, redact=redact, sample=sample, strict=strict,
-            limits=limits,
+            limits=limits, signals=signals,
         )
     )  # fmt: skip
 
@@ -77,6 +80,8 @@ def start(made: Settings, *, sinks: tuple[Sink, ...] = (), clock: Clock | None =
     if made.store is not None:
         directory = made.store
         recorder.provide("variants", lambda: _registry(directory, recorder))
+        if made.signals:
+            recorder.worker.later(lambda: declare(Store(directory), made.signals.values()))
     slot.recorder = recorder
     atexit.register(_at_exit)
     _hook_multiprocessing()

@@ -237,6 +237,70 @@ class Sampling:
         object.__setattr__(self, "tasks", {task: float(value) for task, value in self.tasks.items()})
 
 
+Level = Literal["span", "trace", "session", "document", "range"]
+_LEVELS = get_args(Level)
+_TYPES: Final = {"bool": bool, "int": int, "float": float, "str": str}
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What may be said under one name, for those who want it checked: `Signal("helpful", type=bool, optimize="max")`.
+
+    Given to `init(signals=[...])`. Names that nobody declares take any value.
+    """
+
+    name: str
+    type: Literal["bool", "int", "float", "str"] | type[bool | int | float | str] | None = None
+    """bool, int, float or str; None takes any value."""
+    optimize: Literal["max", "min"] | None = None
+    """Whether more of it is better, or less; None where it only describes."""
+    range: tuple[Any, ...] = ()
+    """Of numbers the least and the greatest, both allowed; of texts all that are allowed."""
+    level: Level | None = None
+    """What it is said of; None for anything. A join key or a response's id may stand for any of them."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InvalidSetting(f"the signal's name is {self.name!r}: give a non-empty string, such as 'helpful'")
+        what = f"the signal {self.name!r}"
+        names = {kind: name for name, kind in _TYPES.items()}
+        kind = names.get(self.type, self.type) if isinstance(self.type, type) else self.type
+        _one_of(f"{what}'s type", kind, tuple(_TYPES))
+        object.__setattr__(self, "type", kind)
+        _one_of(f"{what}'s optimize", self.optimize, ("max", "min"))
+        _one_of(f"{what}'s level", self.level, _LEVELS)
+        if not isinstance(self.range, (list, tuple)):
+            raise InvalidSetting(f"{what}'s range is {self.range!r}: give (least, greatest), or the texts allowed")
+        object.__setattr__(self, "range", tuple(self.range))
+        if not self.range:
+            return
+        texts = kind == "str" and all(isinstance(each, str) for each in self.range)
+        numbers = kind in ("int", "float") and len(self.range) == 2 and all(map(_is_number, self.range))
+        if not texts and not (numbers and self.range[0] <= self.range[1]):
+            raise InvalidSetting(
+                f"{what}'s range is {self.range!r}: give (least, greatest) with type=int or float, "
+                "or the texts allowed with type=str"
+            )
+
+    @property
+    def allowed(self) -> str:
+        """Which values fit, in words."""
+        if self.type == "str" and self.range:
+            return f"one of {', '.join(map(repr, self.range))}"
+        words = {"bool": "True or False", "int": "a whole number", "float": "a number", "str": "a text"}
+        between = f" from {self.range[0]:g} to {self.range[1]:g}" if self.range else ""
+        return f"{words[str(self.type)]}{between}" if self.type else "any value"
+
+    def fits(self, value: Any) -> bool:
+        """Whether this may be said."""
+        if self.type in (None, "bool", "str"):
+            known = self.type is None or isinstance(value, _TYPES[str(self.type)])
+            return known and (not self.range or value in self.range)
+        if not _is_number(value) or (self.type == "int" and value != int(value)):
+            return False
+        return not self.range or self.range[0] <= value <= self.range[1]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a recorder is made from."""
@@ -254,6 +318,8 @@ class Settings:
     disabled: bool = False
     resource: Mapping[str, str] = field(default_factory=dict[str, str])
     limits: Limits = field(default_factory=Limits)
+    signals: Mapping[str, Signal] = field(default_factory=dict[str, Signal])
+    """Those that are declared, by name."""
 
 
 def settings(
@@ -266,6 +332,7 @@ def settings(
     sample: float | Sampling | None = None,
     strict: bool = False,
     limits: Limits | None = None,
+    signals: Iterable[Signal] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Arguments, then environment, then defaults. Raises `InvalidSetting`, naming what is wrong."""
@@ -298,6 +365,7 @@ def settings(
         disabled=_is_true(env.get("LOOPKIT_DISABLED")) or _is_true(env.get("OTEL_SDK_DISABLED")),
         resource={**resource, "service.name": name},
         limits=_limits(env) if limits is None else limits,
+        signals=_signals(signals),
     )
 
 
@@ -316,6 +384,16 @@ def parse_pairs(name: str, text: str) -> dict[str, str]:
             raise InvalidSetting(f"{name} has the item {item!r}: write it as key=value, comma-separated")
         pairs[key.strip()] = unquote(value.strip())
     return pairs
+
+
+def _signals(given: Any) -> dict[str, Signal]:
+    found: list[Any] = list(given) if hasattr(given, "__iter__") else [None]
+    if not all(isinstance(each, Signal) for each in found):
+        raise InvalidSetting(f"signals is {given!r}: give a list of loopkit.Signal")
+    twice = [name for name, count in Counter(each.name for each in found).items() if count > 1]
+    if twice:
+        raise InvalidSetting(f"signals has {twice[0]!r} twice: declare it once")
+    return {each.name: each for each in found}
 
 
 def _store_path(store: object, home: Path) -> Path | None:
@@ -427,6 +505,10 @@ def _file(name: str, path: str | None) -> str | None:
     if not Path(path).is_file():
         raise InvalidSetting(f"{name} is {path!r}: there is no such file")
     return path
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def _probability(name: str, value: Any) -> None:

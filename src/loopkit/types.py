@@ -8,6 +8,7 @@ the others in these values. They are frozen, and need nothing but the standard l
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -37,8 +38,19 @@ Kind = Literal["task", "llm", "tool", "retrieval", "embedding", "agent", "guardr
 Source = Literal["user", "reviewer", "code", "judge", "guardrail", "system"]
 """Who or what made a statement."""
 
+CorrectionStatus = Literal["proposed", "accepted", "rejected"]
+
 FeedbackKind = Literal["explicit", "implicit", "inferred"]
 """Said outright, shown by behaviour, or read out of something else."""
+
+
+_PART = re.compile(r"(?s)#((?:document|range)=.*)\Z")
+
+
+def split_target(target: str) -> tuple[str, str | None]:
+    """What a target names, and the part of it that is meant: `document=…`, by its id or position, `range=…-…`."""
+    found = _PART.search(target) if "#" in target else None
+    return (target, None) if found is None else (target[: found.start()], found[1])
 
 
 def _empty() -> Mapping[str, Any]:
@@ -226,12 +238,13 @@ class Feedback:
     id: str
     """Unique, and increasing within a process."""
     target: str
-    """A span's id, `trace:…`, `session:…`, a provider's response id, or a join key such as `order:4432`."""
+    """A span's id, `trace:…`, `session:…`, a provider's response id, or a join key such as `order:4432`; with
+    `#document=…` or `#range=…` behind it a part of that."""
     name: str
     value: bool | float | str | None = None
     correction: JSON = None
     """What the output should have been."""
-    correction_status: Literal["proposed", "accepted", "rejected"] | None = None
+    correction_status: CorrectionStatus | None = None
     preferred_over: str | None = None
     """The target that this one was preferred to."""
     ranking: tuple[str, ...] = ()
@@ -242,6 +255,7 @@ class Feedback:
     """Who: an opaque name, pseudonymised unless told otherwise."""
     comment: str | None = None
     reason: str | None = None
+    """Why it is said, or why a correction is rejected."""
     weight: float | None = None
     metadata: Mapping[str, JSON] = field(default_factory=_empty)
     at: int
@@ -254,6 +268,16 @@ class Feedback:
     """The event id that this one replaces."""
     retracts: str | None = None
     """The event id that this one takes back."""
+
+    @property
+    def whole(self) -> str:
+        """The target without the part of it that is meant."""
+        return split_target(self.target)[0]
+
+    @property
+    def part(self) -> str | None:
+        """The part of the target that is meant, as `split_target` has it."""
+        return split_target(self.target)[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,7 +130,7 @@ def test_one_bad_line_of_an_import_writes_nothing(spans: list[str], clean_enviro
     rows = clean_environment.parent / "rows.jsonl"
     rows.write_text('{"target": "a", "name": "n", "value": 1}\n{"target": "b", "name": "n", "value": [1]}\n')
     done = command("feedback", "import", str(rows), home=clean_environment)
-    assert "line 2: the value of 'n' is [1]" in done.stderr
+    assert "row 2: the value of 'n' is [1]" in done.stderr
     assert loopkit.open_store().feedback("a") == []
 
 

@@ -8,13 +8,16 @@ from typing import Any
 
 from loopkit.capture.dialects._content import objects
 from loopkit.capture.dialects._protocol import Dialect
+from loopkit.capture.schemas import Schema, schema_in
 from loopkit.capture.snapshot import CUT_WHOLE, TRUNCATED, fits, snapshot
 
 
 class Exchange:
     """What was asked of a provider and what came back, as JSON texts until somebody reads them."""
 
-    __slots__ = ("bare", "dialect", "provider", "request", "response", "response_id", "server", "time_to_first_token")
+    __slots__ = (
+        "bare", "dialect", "provider", "request", "response", "response_id", "schema", "server", "time_to_first_token",
+    )  # fmt: skip
 
     def __init__(self, dialect: Dialect, provider: str, *, bare: bool, server: str | None = None) -> None:
         """`bare` leaves out what was said, and keeps the facts; `server` is the URL called, or its beginning."""
@@ -23,12 +26,15 @@ class Exchange:
         self.bare = bare
         self.server = server
         self.request = "{}"
+        self.schema: Schema | None = None
+        """What the answer is to look like."""
         self.response: str | None = None
         self.response_id: str | None = None
         self.time_to_first_token: float | None = None
 
     def ask(self, request: Mapping[str, Any]) -> None:
         """The request, as it is sent."""
+        self.schema = schema_in(request)
         self.request = self._text(without(request, self.dialect.words) if self.bare else request)
 
     def answer(self, given: Any) -> None:

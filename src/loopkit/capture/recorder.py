@@ -18,6 +18,7 @@ from loopkit.capture.ambient import ambient, both
 from loopkit.capture.identity import Identities
 from loopkit.capture.live import LiveSpan
 from loopkit.capture.sampling import Tail, head_probability, head_takes
+from loopkit.capture.schemas import Schemas
 from loopkit.capture.sinks import Sink
 from loopkit.capture.worker import Worker
 from loopkit.config import Settings
@@ -35,6 +36,7 @@ class Recorder:
         self.clock = clock
         self.ids = ids
         self.identities = Identities()
+        self.schemas = Schemas()
         self.worker = Worker(settings, sinks, tail)
         self.budget = self.worker.budget
         self.calling = Calling()

@@ -170,6 +170,9 @@ class Recording:
         if live is None or self._is_over:
             return
         self._is_over = True
+        exchange = self.exchange
+        if exchange is not None and exchange.schema is not None and self.recorder is not None:
+            self.recorder.schemas.remember(exchange.schema, (live.id, exchange.response_id))
         is_cancelled = cancelled or type(error).__name__ in CANCELLED
         if not self.adopted or (is_cancelled and self.ends_if_cancelled):
             live.finish(error, cancelled=cancelled, at=at)

@@ -15,7 +15,7 @@ from loopkit import _host
 from loopkit._ids import is_span_id
 from loopkit.capture.live import LiveSpan
 from loopkit.config import Sampling
-from loopkit.types import Feedback
+from loopkit.types import Feedback, split_target
 from loopkit.wire import names
 from loopkit.wire.encode import EncodedSpan
 
@@ -191,6 +191,7 @@ def keys_of(event: Feedback) -> set[str]:
 
 
 def key_of(target: str) -> str:
-    """A span stands for its trace; everything else for itself."""
+    """A span stands for its trace, and so does a part of it; everything else for itself."""
+    target, _ = split_target(target)
     id = target.removeprefix("trace:")
     return f"trace:{id[:32]}" if is_span_id(id) else target

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,12 +25,15 @@ from loopkit.evals.scoring import exact
 from loopkit.export.place import spools as known_spools
 from loopkit.export.spool import DiskSpool
 from loopkit.imports.load import import_traces
+from loopkit.imports.statements import export_feedback, import_feedback
 from loopkit.observe import look
 from loopkit.observe.annotations import annotate
 from loopkit.observe.forgetting import forget as forget_user
 from loopkit.observe.page import report as render_report
 from loopkit.observe.prices import set_price
 from loopkit.signals import say
+from loopkit.signals.declared import declared
+from loopkit.signals.state import orphans as orphan_events
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
 from loopkit.tuning.adapters import tune as run_tuner
@@ -43,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-feedback_app = typer.Typer(help="What people said.", no_args_is_help=True)
+feedback_app = typer.Typer(help="What people said.")
 dataset_app = typer.Typer(help="What to learn from.", no_args_is_help=True)
 rollout_app = typer.Typer(help="What is served: candidates on real calls.", no_args_is_help=True)
 store_app = typer.Typer(help="The local store.", no_args_is_help=True)
@@ -56,6 +58,7 @@ app.add_typer(spool_app, name="spool")
 
 out = Console()
 
+_FORMATS = "loopkit, datawizz, langfuse or langsmith."
 Task = Annotated[str, typer.Argument(help="The task's name, as in @loopkit.trace(task=...).")]
 App = Annotated[str | None, typer.Option("--app", help="The application's module; default: app in loopkit.toml.")]
 Endpoint = Annotated[str | None, typer.Argument(help="One destination's URL; default: all.")]
@@ -273,46 +276,73 @@ def demo(
     run(seed=seed, quick=quick, home=home, install_missing=yes, console=out, model=model, port=port, prompt=prompt)
 
 
+@feedback_app.callback(invoke_without_command=True)
+def feedback_options(
+    context: typer.Context,
+    orphans: Annotated[bool, typer.Option("--orphans", help="What waits for a target that isn't known yet.")] = False,
+) -> None:
+    """What people said."""
+    if context.invoked_subcommand is None:
+        if not orphans:
+            out.print(context.get_help(), highlight=False)
+            return
+        store = open_store()
+        out.print(screen.feedback(store, orphan_events(store)))
+
+
 @feedback_app.command("add")
 def feedback_add(
     target: Annotated[str, typer.Argument(help="A span's or a response's id, trace:…, session:… or a join key.")],
     name: Annotated[str | None, typer.Option(help="The signal's name.")] = None,
     value: Annotated[str | None, typer.Option(help="true, false, a number, or a label.")] = None,
-    correction: str | None = None,
+    correction: Annotated[str | None, typer.Option(help="What the output should have been: text, or JSON.")] = None,
+    preferred_over: Annotated[str | None, typer.Option(help="The target that this one is better than.")] = None,
+    document: Annotated[str | None, typer.Option(help="Of a retrieval span: the document's id, or position.")] = None,
     comment: str | None = None,
+    reason: str | None = None,
+    source: Annotated[str, typer.Option(help="user, reviewer, code, judge, guardrail or system.")] = "reviewer",
     by: str | None = None,
+    weight: float | None = None,
     key: str | None = None,
 ) -> None:
     """Say something about a call."""
+    given: dict[str, Any] = {"source": source, "correction": _value(correction, json_too=True)}
     with _recording():
         event = say.feedback(
-            target, name, _value(value), correction=correction, comment=comment, by=by, key=key, source="reviewer"
-        )
+            target, name, _value(value), preferred_over=preferred_over, document=document, comment=comment,
+            reason=reason, by=by, weight=weight, key=key, **given,
+        )  # fmt: skip
     out.print(f"recorded {event.id if event else 'nothing'}")
 
 
 @feedback_app.command("import")
 def feedback_import(
-    file: Annotated[Path, typer.Argument(help="JSONL: one object a line, fields as feedback()'s.")],
+    files: Annotated[list[Path], typer.Argument(help="JSON lines, JSON or CSV; rows with feedback()'s arguments.")],
+    format: Annotated[str, typer.Option(help=_FORMATS)] = "loopkit",
 ) -> None:
-    """Record many statements. Nothing is written unless every line is good."""
-    rows = _rows(file)
-    for number, row in enumerate(rows, start=1):
-        try:
-            say.target_of(row["target"])
-            say.statement(row.get("name"), row.get("value"), **_other(row))
-        except InvalidInput as error:
-            raise InvalidInput(f"{file}, line {number}: {error}") from error
-    with _recording():
-        events = [say.feedback(row["target"], row.get("name"), row.get("value"), **_other(row)) for row in rows]
-    out.print(f"recorded {sum(event is not None for event in events)} events")
+    """Record many statements. Nothing is written unless every row is good."""
+    got = import_feedback(*files, format=format)
+    out.print(f"recorded {got.feedback} events", highlight=False)
+    for reason, count in got.skipped.items():
+        out.print(f"{count} rows left out: {reason}", highlight=False)
+
+
+@feedback_app.command("export")
+def feedback_export(
+    file: Annotated[Path, typer.Argument(help="What to write: CSV where it ends in .csv, else JSON lines.")],
+    format: Annotated[str, typer.Option(help=_FORMATS)] = "loopkit",
+    target: Annotated[str | None, typer.Option(help="Of this target alone.")] = None,
+) -> None:
+    """Write the events into a file."""
+    out.print(f"wrote {export_feedback(file, format=format, target=target)} events", highlight=False)
 
 
 @feedback_app.command("list")
 def feedback_list(target: Annotated[str | None, typer.Argument()] = None, orphans: bool = False) -> None:
     """The events, as they came; with --orphans those whose target isn't known yet."""
     store = open_store()
-    out.print(screen.feedback(store, store.feedback(target), orphans=orphans))
+    events = orphan_events(store) if orphans else store.feedback(target)
+    out.print(screen.feedback(store, [each for each in events if target in (None, each.whole, each.target)]))
 
 
 @feedback_app.command("retract")
@@ -432,7 +462,11 @@ class _recording:  # noqa: N801  # reads as a statement: with _recording():
     """Recording on, for what a command says; flushed and given back at the end."""
 
     def __enter__(self) -> None:
-        _assemble.init("loopkit-cli", strict=True)
+        try:
+            known = declared(open_store())
+        except NotFound:  # the first statement makes the store
+            known = {}
+        _assemble.init("loopkit-cli", strict=True, signals=known.values())
 
     def __exit__(self, *_: object) -> None:
         _assemble.shutdown()
@@ -464,35 +498,15 @@ def _running(task: str, store: Store) -> Rollout:
     return running
 
 
-def _value(text: str | None) -> bool | float | str | None:
+def _value(text: str | None, *, json_too: bool = False) -> Any:
     if text is None or text in ("true", "false"):
         return None if text is None else text == "true"
+    if json_too:
+        try:
+            return json.loads(text) if text[:1] in ("{", "[") else text
+        except ValueError:
+            return text
     try:
         return float(text)
     except ValueError:
         return text
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    try:
-        lines = [line for line in file.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{file} can't be read: {error}") from error
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row: dict[str, Any] = json.loads(line)
-        except ValueError as error:
-            raise InvalidInput(f"{file}, line {number} is no JSON: {error}") from error
-        if not isinstance(row, dict) or not isinstance(row.get("target"), str):
-            raise InvalidInput(f"{file}, line {number} has no target: write an object with a string 'target'")
-        rows.append(row)
-    return rows
-
-
-def _other(row: dict[str, Any]) -> dict[str, Any]:
-    known = inspect.signature(say.feedback).parameters
-    unknown = [key for key in row if key not in known]
-    if unknown:
-        raise InvalidInput(f"unknown field {unknown[0]!r}; known: {', '.join(known)}")
-    return {key: value for key, value in row.items() if key not in ("target", "name", "value")}

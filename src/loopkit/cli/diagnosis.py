@@ -21,7 +21,7 @@ from loopkit.config import Destination, Sampling, Settings, home_directory, sett
 from loopkit.errors import LoopkitError
 from loopkit.export.place import spools
 from loopkit.export.vitals import healths
-from loopkit.signals.fold import fold
+from loopkit.signals.state import held, orphans
 from loopkit.store.sink import StoreSink
 from loopkit.store.sqlite import FILE, Store
 from loopkit.types import Span
@@ -151,13 +151,14 @@ def _store() -> list[Finding]:
     try:
         store = Store(home)
         stats = store.stats()
-        state = fold(store.feedback(), store.resolve)
-        known = {span.id for span in store.spans()}
+        state = held(store)
+        early = len(orphans(store))
     except LoopkitError as error:
         return [Finding("store", False, str(error))]
-    waiting = sum(slot[0] not in known and not slot[0].startswith(("trace:", "session:")) for slot in state.current)
     text = f"{home}: {stats['spans']} spans, {stats['feedback']} feedback events, {stats['bytes'] / 1e6:.1f} MB"
-    said = f"{state.events} events, {state.conflicts} conflicting copies, {waiting} wait for their target"
+    said = f"{state.events} events, {state.conflicts} conflicting copies, {early} wait for their target"
+    if early:
+        said += " (loopkit feedback --orphans)"
     return [Finding("store", True, text), Finding("feedback", True, said)]
 
 

@@ -21,7 +21,7 @@ from loopkit.deploy.trail import Trail
 from loopkit.evals.experiment import Experiment
 from loopkit.export.spool import DiskSpool
 from loopkit.observe.look import Failure, Figures
-from loopkit.signals.fold import fold
+from loopkit.signals.state import held
 from loopkit.store.sqlite import Store
 from loopkit.types import Feedback, Span, Variant
 
@@ -150,15 +150,12 @@ def findings(found: Sequence[Finding]) -> Table:
     return made
 
 
-def feedback(store: Store, events: Sequence[Feedback], *, orphans: bool) -> Table:
+def feedback(store: Store, events: Sequence[Feedback]) -> Table:
     """Events, with what their target is today."""
     made = table("#event", "#target", "name", "value or correction", "source", "by")
     for event in events:
-        resolved = store.resolve(event)
-        if orphans and _is_known(resolved):
-            continue
         what = event.correction if event.correction is not None else event.value
-        cells = (event.id, resolved[:49], event.name, short(what, 40), event.source, event.by or "")
+        cells = (event.id, store.resolve(event), event.name, short(what, 40), event.source, event.by or "")
         made.add_row(*map(escape, cells))
     return made
 
@@ -195,7 +192,7 @@ def trail(made: Trail) -> Tree:
 def trace(store: Store, span: Span) -> Group:
     """A trace as a tree, with this span's content and what was said."""
     spans = store.spans(trace_id=span.trace_id)
-    said = fold(store.feedback(), store.resolve)
+    said = held(store)
     by_parent: dict[str | None, list[Span]] = {}
     ids = {each.span_id for each in spans}
     for each in spans:
@@ -220,10 +217,6 @@ def trace(store: Store, span: Span) -> Group:
     for each in spans:
         lines += [f"[b]feedback[/b]  {escape(_said(event))} on {escape(each.name)}" for event in said.about(each.id)]
     return Group(tree, *lines)
-
-
-def _is_known(target: str) -> bool:
-    return len(target) == 49 or target.startswith(("trace:", "session:"))
 
 
 def _said(event: Feedback) -> str:

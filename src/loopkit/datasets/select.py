@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from loopkit._json import canonical
 from loopkit.signals.calls import calls_and_statements, disagree, expected_output
-from loopkit.signals.fold import fold
+from loopkit.signals.state import held
 from loopkit.store.sqlite import Store
 from loopkit.types import Example, Feedback, Span
 
@@ -27,7 +27,7 @@ class Selection:
 
 def from_feedback(store: Store, task: str) -> Selection:
     """An example for each call of the task whose right output is known: corrected, or called good."""
-    calls, said = calls_and_statements(task, store.spans(task=task), fold(store.feedback(), store.resolve))
+    calls, said = calls_and_statements(task, store.spans(task=task), held(store))
     left_out: Counter[str] = Counter()
     examples: list[Example] = []
     conflicts = 0

@@ -22,7 +22,7 @@ from loopkit.capture.sampling import tail_takes
 from loopkit.deploy.registry import Registry
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.signals.calls import calls_and_statements, first_outcome
-from loopkit.signals.fold import fold
+from loopkit.signals.state import held
 from loopkit.statistics.paired import quantile
 from loopkit.statistics.sequential import ArmsResult, Exposure, compare_arms, detectable_difference, exceeds, unbalanced
 from loopkit.store.locate import open_store
@@ -212,7 +212,7 @@ class Rollout:
         rescued stay in the arm that was drawn, as failures.
         """
         spans = store.spans(task=self.task, since=self.started_at)
-        calls, said = calls_and_statements(self.task, spans, fold(store.feedback(), store.resolve))
+        calls, said = calls_and_statements(self.task, spans, held(store))
         arms = (self.current, self.candidate)
         return [s for s in calls if s.variant in arms and s.propensity is not None and s.propensity < 1], said
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from loopkit._words import duration
 from loopkit.errors import NotFound
-from loopkit.signals.fold import fold
+from loopkit.signals.state import held
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
 from loopkit.types import Span
@@ -59,7 +59,7 @@ def lineage(id: str, *, store: Store | None = None) -> Trail:
 def _span(store: Store, span: Span) -> Trail:
     said = [
         Trail(kind="feedback", id=event.id, text=_said(event))
-        for (target, *_), event in fold(store.feedback(), store.resolve).current.items()
+        for (target, *_), event in held(store).current.items()
         if target == span.id
     ]
     datasets = [

@@ -80,7 +80,7 @@ def import_traces(
     finisher = Finisher(settings(service or source, store=directory) if recorder is None else recorder.settings)
     resource = encode_resource({"service.name": service or source, "telemetry.sdk.name": "loopkit"})
     spans = [_sound(each, task) for each in found if isinstance(each, Span)]
-    events = [finisher.feedback(_event(each, directory)) for each in found if isinstance(each, Feedback)]
+    events = [finisher.feedback(under_pseudonym(each, directory)) for each in found if isinstance(each, Feedback)]
     portions: list[tuple[bytes, dict[str, bytes]]] = []
     for portion in _portions(spans):
         encoded = [finisher.read(span) for span in portion]
@@ -106,7 +106,7 @@ def _sound(span: Span, task: str | None) -> Span:
     )
 
 
-def _event(event: Feedback, directory: Path) -> Feedback:
+def under_pseudonym(event: Feedback, directory: Path) -> Feedback:
     """With its author under a pseudonym, unless it is an evaluator's name."""
     if event.by is None or event.source in ("judge", "guardrail"):
         return event

@@ -12,7 +12,7 @@ from loopkit.capture.redact import redact_value, redactor
 from loopkit.capture.snapshot import plain_copy
 from loopkit.config import settings
 from loopkit.errors import InvalidInput, NotFound
-from loopkit.signals.say import target_of
+from loopkit.signals.targets import target_of
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
 from loopkit.types import JSON, Feedback

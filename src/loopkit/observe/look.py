@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from loopkit.observe.prices import Price, prices, total_cost
 from loopkit.signals.calls import calls_and_statements, expected_output, outcome
-from loopkit.signals.fold import fold
+from loopkit.signals.state import held
 from loopkit.statistics.paired import effective_size, quantile, wilson
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
@@ -97,7 +97,7 @@ def confusion(task: str, *, variant: str | None = None, store: Store | None = No
 
 
 def _calls(store: Store, task: str) -> tuple[list[Span], dict[str, list[Feedback]]]:
-    return calls_and_statements(task, store.spans(task=task), fold(store.feedback(), store.resolve))
+    return calls_and_statements(task, store.spans(task=task), held(store))
 
 
 def _segment(call: Span, by: str) -> str:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, get_args
 
 from loopkit import _host
 from loopkit._pseudonyms import pseudonym
 from loopkit.capture import slot
-from loopkit.capture.dialects._content import mapping
-from loopkit.capture.live import UNRECORDED, Handle
+from loopkit.capture.live import UNRECORDED
+from loopkit.capture.recorder import Recorder
+from loopkit.config import Signal
 from loopkit.errors import InvalidInput
-from loopkit.types import JSON, Feedback, FeedbackKind, Source
+from loopkit.signals.schemas import why_not
+from loopkit.signals.targets import level_of, part_of, target_of
+from loopkit.types import JSON, CorrectionStatus, Feedback, FeedbackKind, Message, Source, split_target
 
 _SOURCES = get_args(Source)
 _KINDS = get_args(FeedbackKind)
+_STATUSES = get_args(CorrectionStatus)
+_FLUSH_SECONDS = 5.0
 
 
 def feedback(
@@ -26,13 +34,18 @@ def feedback(
     value: bool | float | str | None = None,
     *,
     correction: JSON = None,
+    correction_status: CorrectionStatus | None = None,
     preferred_over: Any = None,
     ranking: Sequence[Any] = (),
+    document: str | int | None = None,
+    range: tuple[int, int] | None = None,
     comment: str | None = None,
+    reason: str | None = None,
     source: Source = "user",
     kind: FeedbackKind = "explicit",
     by: str | None = None,
     weight: float | None = None,
+    metadata: Mapping[str, JSON] | None = None,
     at: datetime | int | None = None,
     key: str | None = None,
     supersedes: str | None = None,
@@ -48,23 +61,49 @@ def feedback(
 
         loopkit.feedback(response, "helpful", True)
         loopkit.feedback(response.id, correction="declined_card_payment", by="ana")
+        loopkit.feedback(retrieval, "relevant", False, document="faq-12")
+        loopkit.feedback(response, "wrong", True, range=(10, 25))
 
-    Raises `InvalidInput` when there is nothing to say, or a value has a wrong type; nothing is written then.
+    `document` is one that a retrieval span found, by its id, or by its position from 0; `range` is of the output,
+    in characters. A correction is a text, a message or JSON, "proposed" unless a reviewer gives it or
+    `correction_status` says otherwise. `weight` is between 0 and 1, `source` user, reviewer, code, judge, guardrail
+    or system, `kind` explicit, implicit or inferred. `by` is kept as a pseudonym.
+
+    Raises `InvalidInput` when there is nothing to say, a value has a wrong type or isn't what `init(signals=)`
+    declares, or a correction breaks the JSON schema that its call asked for; nothing is written then.
     """
-    event = statement(
-        name, value, correction=correction, preferred_over=preferred_over, ranking=ranking, comment=comment,
-        source=source, kind=kind, by=by, weight=weight, at=at, key=key, supersedes=supersedes, retracts=retracts,
-    )  # fmt: skip
-    resolved = target_of(target)
     recorder = slot.recorder
-    if recorder is None:
-        _host.warn_once("feedback before init", "feedback() has nowhere to go: call loopkit.init() first")
-        return None
-    if resolved == UNRECORDED:
-        return None
-    if "by" in event:
-        event["by"] = pseudonym(event["by"], recorder.settings.store)
-    return recorder.say(resolved, **event)
+    made = _statement(
+        _signals(recorder), recorder, target, name, value, correction=correction, correction_status=correction_status,
+        preferred_over=preferred_over, ranking=ranking, document=document, range=range, comment=comment, reason=reason,
+        source=source, kind=kind, by=by, weight=weight, metadata=metadata, at=at, key=key, supersedes=supersedes,
+        retracts=retracts,
+    )  # fmt: skip
+    return _said(recorder, made)
+
+
+async def afeedback(target: Any, name: str | None = None, value: Any = None, **given: Any) -> Feedback | None:
+    """`feedback`, and when it returns the event is on disk, where there is one, without blocking the event loop."""
+    event = feedback(target, name, value, **given)
+    recorder = slot.recorder
+    if event is not None and recorder is not None:
+        await asyncio.to_thread(recorder.worker.flush, _FLUSH_SECONDS)
+    return event
+
+
+def feedback_batch(statements: Iterable[Mapping[str, Any]]) -> list[Feedback]:
+    """Many statements, each with `feedback`'s arguments by name. Nothing is written unless all of them are good.
+
+    Gives the events. Raises `InvalidInput` with the number of the statement, from 1.
+    """
+    recorder = slot.recorder
+    made: list[tuple[str, dict[str, Any]]] = []
+    for number, given in enumerate(statements, start=1):
+        try:
+            made.append(_statement(_signals(recorder), recorder, **_named(given)))
+        except InvalidInput as error:
+            raise InvalidInput(f"statement {number}: {error}") from error
+    return [event for each in made if (event := _said(recorder, each)) is not None]
 
 
 def retract(event: Feedback | str, *, by: str | None = None) -> Feedback | None:
@@ -74,9 +113,63 @@ def retract(event: Feedback | str, *, by: str | None = None) -> Feedback | None:
     return feedback(target, "retraction", retracts=given, by=by, source="system")
 
 
-def statement(name: str | None, value: Any, **given: Any) -> dict[str, Any]:
-    """A statement's fields, checked. Raises `InvalidInput` naming the value and what to do."""
+def supersede(event: Feedback, **changes: Any) -> Feedback | None:
+    """Put another event in the place of one: what it said, with these of `feedback`'s arguments changed.
+
+        loopkit.supersede(event, correction_status="accepted")
+
+    It is of the same author unless `by` says otherwise. Raises `InvalidInput` as `feedback` does.
+    """
+    if not isinstance(event, Feedback):
+        raise InvalidInput(f"{event!r} is no event: give what feedback() returned, or one of open_store().feedback()")
+    known = {name: getattr(event, name) for name in _CARRIED if getattr(event, name) not in (None, (), {})}
+    given = {**known, **changes}
+    return feedback(given.pop("target", event.target), given.pop("name", event.name), **given, supersedes=event.id)
+
+
+_CARRIED = (
+    "value", "correction", "correction_status", "preferred_over", "ranking", "comment", "reason", "source", "kind",
+    "by", "weight", "metadata",
+)  # fmt: skip
+ARGUMENTS = tuple(inspect.signature(feedback).parameters)
+
+
+def _named(given: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(given, Mapping) or "target" not in given:
+        raise InvalidInput(f"{given!r} has no target: give a dict with 'target' and feedback()'s other arguments")
+    unknown = [name for name in given if name not in ARGUMENTS]
+    if unknown:
+        raise InvalidInput(f"unknown field {unknown[0]!r}; known: {', '.join(ARGUMENTS)}")
+    return {"name": None, "value": None, **given}
+
+
+def _said(recorder: Recorder | None, made: tuple[str, dict[str, Any]]) -> Feedback | None:
+    target, event = made
+    if recorder is None:
+        _host.warn_once("feedback before init", "feedback() has nowhere to go: call loopkit.init() first")
+        return None
+    if target == UNRECORDED:
+        return None
+    if "by" in event:
+        event["by"] = pseudonym(event["by"], recorder.settings.store)
+    return recorder.say(target, **event)
+
+
+def checked(given: Mapping[str, Any], signals: Mapping[str, Signal]) -> tuple[str, dict[str, Any]]:
+    """The target and the fields of a statement that was written down elsewhere. Raises `InvalidInput`."""
+    return _statement(signals, slot.recorder, **_named(given))
+
+
+def _signals(recorder: Recorder | None) -> Mapping[str, Signal]:
+    return {} if recorder is None else recorder.settings.signals
+
+
+def _statement(
+    signals: Mapping[str, Signal], recorder: Recorder | None, target: Any, name: str | None, value: Any, **given: Any
+) -> tuple[str, dict[str, Any]]:
+    """The target and the fields of a statement, checked. Raises `InvalidInput` naming the value and what to do."""
     fields = {key: item for key, item in given.items() if item is not None}
+    about = part_of(target_of(target), fields.pop("document", None), fields.pop("range", None))
     if given.get("preferred_over") is not None:
         fields["preferred_over"] = target_of(given["preferred_over"])
     if not isinstance(given.get("ranking") or (), (list, tuple)):
@@ -86,52 +179,48 @@ def statement(name: str | None, value: Any, **given: Any) -> dict[str, Any]:
     fields["value"] = _value(fields["name"], value)
     _one_of("source", fields.get("source", "user"), _SOURCES)
     _one_of("kind", fields.get("kind", "explicit"), _KINDS)
-    if "correction" in fields:
-        trusted = fields.get("source") == "reviewer"
-        fields["correction_status"] = "accepted" if trusted else "proposed"
     if "weight" in fields and not (_is_number(fields["weight"]) and 0 <= fields["weight"] <= 1):
         raise InvalidInput(f"weight is {fields['weight']!r}: it is a number between 0 and 1")
     if "at" in fields:
         fields["at"] = _nanoseconds(fields["at"])
+    if "metadata" in fields and not isinstance(fields["metadata"], Mapping):
+        raise InvalidInput(f"metadata is {fields['metadata']!r}: give a dict")
     for name in ("correction", "metadata"):
         if name in fields:
             fields[name] = _json_value(name, fields[name])
-    for text in ("comment", "by", "key", "supersedes", "retracts"):
+    for text in ("comment", "reason", "by", "key", "supersedes", "retracts"):
         if text in fields and not isinstance(fields[text], str):
             raise InvalidInput(f"{text} is {fields[text]!r}: it is a string")
-    return fields
+    if about != UNRECORDED:
+        _check_declared(signals.get(fields["name"]), about, value)
+    _check_correction(recorder, about, fields)
+    return about, fields
 
 
-def target_of(target: Any) -> str:
-    """The string that names what is meant. Raises `InvalidInput` for what names nothing."""
-    if isinstance(target, str):
-        if not target.strip():
-            raise InvalidInput("the target is an empty string: give a span id, a response or its id, or a join key")
-        return target
-    if isinstance(target, Handle):
-        return target.id
-    recorder = slot.recorder
-    found = None if recorder is None else recorder.identities.find(target)
-    if found is not None:
-        return found
-    response_id = _response_id(target)
-    if response_id is not None:
-        return response_id
-    if recorder is None and target is not None:
-        return UNRECORDED
-    raise InvalidInput(
-        f"a {type(target).__name__} is no target: give a response that a wrapped client returned, its id, "
-        "current_span().id, 'trace:…', 'session:…' or a join key such as 'order:4432'"
-    )
+def _check_declared(signal: Signal | None, target: str, value: Any) -> None:
+    if signal is None:
+        return
+    if value is not None and not signal.fits(value):
+        raise InvalidInput(f"the value of {signal.name!r} is {value!r}: it is declared as {signal.allowed}")
+    level = level_of(target)
+    if signal.level is not None and level is not None and level != signal.level:
+        raise InvalidInput(f"{signal.name!r} is said of a {level} ({target!r}): it is declared for a {signal.level}")
 
 
-def _response_id(response: Any) -> str | None:
-    """Where providers put it: OpenAI and most, Google, AWS."""
-    found: Any = getattr(response, "id", None) or getattr(response, "response_id", None)
-    if isinstance(response, dict):
-        whole = mapping(response)
-        found = whole.get("id") or mapping(whole.get("ResponseMetadata")).get("RequestId")
-    return found if isinstance(found, str) and found else None
+def _check_correction(recorder: Recorder | None, target: str, fields: dict[str, Any]) -> None:
+    status = fields.get("correction_status")
+    if "correction" not in fields:
+        if status is not None:
+            raise InvalidInput(f"correction_status is {status!r} without a correction: give both, or neither")
+        return
+    _one_of("correction_status", status or "proposed", _STATUSES)
+    fields["correction_status"] = status or ("accepted" if fields.get("source") == "reviewer" else "proposed")
+    whole, part = split_target(target)
+    schema = None if recorder is None or part is not None else recorder.schemas.find(whole)
+    if schema is not None and status != "rejected":
+        reason = why_not(fields["correction"], schema)
+        if reason is not None:
+            raise InvalidInput(f"the correction breaks the JSON schema that its call asked for, at {reason}")
 
 
 def _name(name: str | None, value: Any, fields: dict[str, Any]) -> str:
@@ -164,6 +253,10 @@ def _value(name: str, value: Any) -> Any:
 
 def _json_value(name: str, value: Any) -> Any:
     """The value as plain JSON, now: what can't be written would otherwise be found out when nobody can help it."""
+    if isinstance(value, Message):
+        value = dataclasses.asdict(value)
+    elif hasattr(value.__class__, "model_dump"):
+        value = value.model_dump(mode="json", exclude_none=True)
     try:
         return json.loads(json.dumps(value, ensure_ascii=False, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:

@@ -185,8 +185,8 @@ def _remember(connection: sqlite3.Connection, traces: str) -> None:
 
 
 def resolved(connection: sqlite3.Connection, event: Feedback) -> str:
-    """See `Store.resolve`."""
-    target = event.target
+    """See `Store.resolve`; of a part of something the whole."""
+    target = event.whole
     if target.startswith(("trace:", "session:", "event:")) or is_span_id(target):
         return target
     if ":" in target:

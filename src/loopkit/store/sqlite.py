@@ -25,7 +25,7 @@ from loopkit.errors import InvalidInput, NotFound
 from loopkit.store import room
 from loopkit.store.database import Database, begun
 from loopkit.store.schema import MIGRATIONS, SPAN_ID
-from loopkit.types import Feedback, Span
+from loopkit.types import Feedback, Span, split_target
 from loopkit.wire.decode import decode_request, decode_span
 from loopkit.wire.media import named_in
 
@@ -65,7 +65,7 @@ class Store(Database):
                 room.show(connection, room.batch_bearer(seq), media or ())
             connection.executemany(
                 "INSERT OR IGNORE INTO feedback (id, target, name, at, arrived_at, body) VALUES (?, ?, ?, ?, ?, ?)",
-                [(utf8(e.id), utf8(e.target), utf8(e.name), e.at, e.arrived_at, to_json(e)) for e in feedback],
+                [(utf8(e.id), utf8(e.whole), utf8(e.name), e.at, e.arrived_at, to_json(e)) for e in feedback],
             )
 
     def sync(self) -> None:
@@ -238,7 +238,7 @@ class Store(Database):
         return self._included(self._annotated([with_messages(decode_span(*rows[0]))]))[0]
 
     def feedback(self, target: str | None = None) -> list[Feedback]:
-        """The events in order of their append, all or those given on exactly this target."""
+        """The events in order of their append, all or those given on this target and on parts of it."""
         where, values = ("", ()) if target is None else (" WHERE target = ?", (target,))
         rows = self._read(f"SELECT body FROM feedback{where} ORDER BY seq", values)
         return [from_json(Feedback, body) for (body,) in rows]
@@ -248,9 +248,23 @@ class Store(Database):
 
         A provider's response id is the span that carries it, a join key the outermost span that bears the tag; where
         there are several, the latest started before the event, else the first one after it (feedback may be early).
+        What is said of a part of a span is about that part of it.
         """
         with self._rows() as connection:
-            return room.resolved(connection, event)
+            whole = room.resolved(connection, event)
+        return whole if event.part is None else f"{whole}#{event.part}"
+
+    def known(self, targets: Collection[str]) -> set[str]:
+        """Those of these spans, traces (`trace:…`) and sessions (`session:…`) of which there is anything."""
+        given = (canonical(sorted(targets)),)
+        found: set[str] = set()
+        for kind, column in (("", "id"), ("trace:", "trace_id"), ("session:", "session_id")):
+            query = (
+                f"SELECT value FROM json_each(?) WHERE value GLOB '{kind}*' AND EXISTS"
+                f" (SELECT 1 FROM span WHERE {column} = substr(value, {len(kind) + 1}))"
+            )
+            found |= {value for (value,) in self._read(query, given)}
+        return found
 
     def media(self, reference: str) -> bytes:
         """The picture, sound or file that a part of a message refers to (`part.uri`, such as `ni:///sha-256;…`).
@@ -339,9 +353,9 @@ class Store(Database):
             if event.id not in events
             and (
                 event.by == author
-                or event.target in about
-                or event.target.removeprefix("event:") in events
-                or is_theirs(self.resolve(event))
+                or event.whole in about
+                or event.whole.removeprefix("event:") in events
+                or is_theirs(split_target(self.resolve(event))[0])
             )
         }:
             events |= more
