@@ -15,6 +15,7 @@ PARTS = {
     "decorated": "A decorated call",
     "rate": "5,000 calls a second",
     "clients": "A call of the OpenAI client",
+    "feedback": "Feedback",
     "start": "Starting",
     "memory": "Memory",
     "peers": "Others",

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from loopkit.signals.say import supersede as supersede
     from loopkit.signals.state import held as held
     from loopkit.signals.state import orphans as orphans
+    from loopkit.signals.tokens import feedback_token as feedback_token
     from loopkit.store.locate import open_store as open_store
     from loopkit.tuning.adapters import tune as tune
     from loopkit.types import Example as Example
@@ -152,6 +153,7 @@ _HOMES = {
         "retract",
         "supersede",
     ),
+    "signals.tokens": ("feedback_token",),
     "store.locate": ("open_store",),
     "tuning.adapters": ("tune",),
     "types": (

@@ -23,6 +23,7 @@ Redactor = Callable[[str], str]
 
 ENVIRONMENT: Final = {
     "LOOPKIT_HOME": "directory of the local store and the spool; default .loopkit in the working directory",
+    "LOOPKIT_FEEDBACK_KEYS": "secrets that sign feedback tokens, comma-separated: the first signs, all are accepted",
     "LOOPKIT_DISABLED": "1 turns recording off; guards and routers go on working",
     "OTEL_SDK_DISABLED": "true turns recording off, as LOOPKIT_DISABLED",
     "OTEL_SERVICE_NAME": "the service's name, where init() is given none",

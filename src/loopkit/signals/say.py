@@ -26,6 +26,7 @@ _SOURCES = get_args(Source)
 _KINDS = get_args(FeedbackKind)
 _STATUSES = get_args(CorrectionStatus)
 _FLUSH_SECONDS = 5.0
+_strict_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def feedback(
@@ -258,7 +259,7 @@ def _json_value(name: str, value: Any) -> Any:
     elif hasattr(value.__class__, "model_dump"):
         value = value.model_dump(mode="json", exclude_none=True)
     try:
-        return json.loads(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        return json.loads(_strict_json(value))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(
             f"the {name} can't be written as JSON ({error}): give text, numbers, lists and dicts"

@@ -1,0 +1,158 @@
+"""loopkit.js in a real browser, against the example's FastAPI application under uvicorn."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+import uvicorn
+from examples.feedback_page import app
+from playwright.sync_api import Browser, Page, sync_playwright
+
+import loopkit
+from loopkit.types import Feedback
+
+CHROMIUM = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+SCRIPT = files("loopkit.signals") / "static" / "loopkit.js"
+DEADLINE = 10.0
+
+
+def test_the_script_is_small() -> None:
+    assert len(gzip.compress(SCRIPT.read_bytes(), 9)) < 3_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    with sync_playwright() as engine:
+        started = engine.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def url(clean_environment: Any) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+def open_page(browser: Browser, url: str, **given: Any) -> Page:
+    context = browser.new_context(**given)
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_function("window.loopkit && document.querySelector('main').loopkit")
+    return page
+
+
+def said(*names: str) -> dict[str, Feedback]:
+    """What has arrived, by name, when all of these have."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        found = {event.name: event for event in loopkit.open_store().feedback()}
+        if set(names) <= found.keys() or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
+
+
+def test_everything_that_is_said_and_done(browser: Browser, url: str) -> None:
+    page = open_page(browser, url)
+    page.click("[data-loopkit-thumb=down]")
+    page.wait_for_selector("main[data-loopkit-state=sent]")
+    page.click("[data-loopkit-stars]")
+    page.fill("form input", "too short ✂")
+    page.click("form button")
+    page.click("[data-loopkit-regenerate]")
+    page.click("[data-loopkit-stop]")
+    page.evaluate("getSelection().selectAllChildren(document.getElementById('answer')); document.execCommand('copy')")
+    page.fill("textarea", "The answer to 'everything' is 43.")
+    page.locator("textarea").blur()
+    found = said("thumbs", "stars", "comment")
+    page.wait_for_timeout(1_100)
+    page.goto("about:blank")
+    found = said("thumbs", "stars", "comment", "regenerated", "stopped", "copied", "edited", "dwell")
+    values = {name: event.value for name, event in found.items()}
+    assert values.pop("dwell") >= 1  # type: ignore[operator]
+    assert values.pop("edited") == pytest.approx(1 - 1 / len("The answer to 'everything' is 42."))
+    assert values == {
+        "thumbs": False, "stars": 4.0, "comment": None, "regenerated": True, "stopped": True, "copied": True,
+    }  # fmt: skip
+    assert found["comment"].comment == "too short ✂"
+    assert found["edited"].correction == "The answer to 'everything' is 43."
+    kinds = {name: event.kind for name, event in found.items()}
+    assert {name for name, kind in kinds.items() if kind == "explicit"} == {"thumbs", "stars", "comment"}
+    (span,) = [span for span in loopkit.open_store().spans() if span.name == "page"]
+    assert {event.target for event in found.values()} == {span.id}
+    assert len({event.by for event in found.values()}) == 1
+
+
+def test_do_not_track_and_consent_are_kept(browser: Browser, url: str) -> None:
+    asks = "Object.defineProperty(navigator, 'doNotTrack', {get: () => '1'})"
+    context = browser.new_context()
+    context.add_init_script(asks)
+    page = context.new_page()
+    page.goto(url)
+    page.wait_for_function("window.loopkit && document.querySelector('main').loopkit")
+    page.click("[data-loopkit-regenerate]")
+    page.click("[data-loopkit-thumb=up]")  # said outright
+    page.wait_for_selector("main[data-loopkit-state=sent]")
+    page.goto("about:blank")
+    assert said("thumbs").keys() == {"thumbs"}
+    page = open_page(browser, url)
+    page.evaluate("loopkit.consent = false")
+    page.click("[data-loopkit-thumb=down]")
+    page.click("[data-loopkit-stop]")
+    page.wait_for_timeout(300)
+    page.goto("about:blank")
+    page.wait_for_timeout(300)
+    assert [event.value for event in loopkit.open_store().feedback()] == [True]
+
+
+def test_another_sites_page_may_send_where_the_token_says_so(browser: Browser, url: str) -> None:
+    token = loopkit.feedback_token("order:1", origin=url.replace("127.0.0.1", "localhost"))
+    other = url.replace("127.0.0.1", "localhost")  # another origin to a browser
+    page = browser.new_context().new_page()
+    send = (
+        "async ([to, t]) => (await fetch(to, {method: 'POST', body: JSON.stringify({t, n: 'thumbs', v: true})})).status"
+    )
+    page.goto(other)
+    assert page.evaluate(send, [f"{url}/loop/f", token]) == 204
+    page.goto(url)
+    assert page.evaluate(send, [f"{url}/loop/f", token]) == 403
+    assert said("thumbs")["thumbs"].target == "order:1"
+
+
+def test_the_page_of_a_link_in_a_mail(browser: Browser, url: str) -> None:
+    token = loopkit.feedback_token("order:2", ["thumbs"], origin=url)
+    page = browser.new_context().new_page()
+    page.goto(f"{url}/loop/f/{token}?n=thumbs&v=false")
+    assert loopkit.open_store().feedback() == []
+    page.fill("textarea", "from a mail")
+    page.click("button")
+    page.wait_for_selector("text=Thank you")
+    event = said("thumbs")["thumbs"]
+    assert (event.target, event.value, event.comment) == ("order:2", False, "from a mail")
+
+
+def test_it_measures_edits_as_the_library_does(browser: Browser, url: str) -> None:
+    page = open_page(browser, url)
+    pairs = [["", ""], ["abc", ""], ["kitten", "sitting"], ["a", "a"], ["flaw", "lawn"]]
+    measured = [page.evaluate("([a, b]) => loopkit.similarity(a, b)", pair) for pair in pairs]
+    assert measured == pytest.approx([1, 0, 1 - 3 / 7, 1, 0.5])
