@@ -28,6 +28,8 @@ from loopkit.store.sqlite import Store
 from loopkit.wire.encode import encode_resource
 
 _logger = logging.getLogger("loopkit")
+_APPEND_SECONDS = 1.0
+"""That an append waits for others who write; then it waits beside the store, or in memory."""
 
 
 def init(
@@ -180,7 +182,7 @@ def _store_sink(made: Settings, clock: Clock) -> list[Sink]:
     from loopkit.store.sink import StoreSink
 
     try:
-        store = Store(made.store or made.home, clock=clock)
+        store = Store(made.store or made.home, clock=clock, busy_seconds=_APPEND_SECONDS)
         return [StoreSink(store, partial(_resource, made), __version__, made.limits, clock)]
     except StoreUnusable as error:
         if not isinstance(error.__cause__, OSError):

@@ -19,6 +19,14 @@ class Batch:
     """What the spans' process is, where another one recorded them than this."""
 
 
+class NotTaken(OSError):
+    """A sink could not take all of a batch now: `left` is to be tried again."""
+
+    def __init__(self, said: str, left: Batch) -> None:
+        super().__init__(said)
+        self.left = left
+
+
 class Sink(Protocol):
     """Takes batches on the worker's thread. Provisional until a third implementation stands behind it."""
 
@@ -28,7 +36,8 @@ class Sink(Protocol):
         ...
 
     def accept(self, batch: Batch) -> None:
-        """Keep the batch. On return it is on disk; raise `OSError` or `StoreUnusable` where it isn't."""
+        """Keep the batch. On return it is on disk; raise `OSError` or `StoreUnusable` where it isn't, `NotTaken` where
+        a part of it is."""
 
     def sync(self) -> None:
         """Have what was accepted survive a power failure too, as far as the disk's own cache."""

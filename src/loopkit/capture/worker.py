@@ -22,7 +22,7 @@ from loopkit.capture.budget import Budget
 from loopkit.capture.finish import Finisher
 from loopkit.capture.live import LiveSpan
 from loopkit.capture.sampling import Tail, keys_of
-from loopkit.capture.sinks import Batch, Drainable, Sink
+from loopkit.capture.sinks import Batch, Drainable, NotTaken, Sink
 from loopkit.config import Settings
 from loopkit.types import Feedback, Span
 from loopkit.wire.encode import EncodedSpan
@@ -276,6 +276,8 @@ class Worker:
                     if held[0].spans or held[0].feedback:
                         sink.accept(held[0])
                 except OSError as error:  # the disk's fault: it may pass
+                    if isinstance(error, NotTaken):
+                        held[0] = error.left
                     self._hold(held, error)
                     break
                 except Exception as error:  # noqa: BLE001  # this batch's fault: it would fail for ever
@@ -357,8 +359,8 @@ class Worker:
         _host.warn_now_and_then("queue", f"the queue is full: {self.dropped} spans were dropped so far")
 
     def _hold(self, held: deque[Batch], error: Exception) -> None:
-        if not (held[-1].spans or held[-1].feedback):
-            held.pop()
+        for batch in [each for each in held if not (each.spans or each.feedback)]:
+            held.remove(batch)
         _host.warn_now_and_then("sink", f"data can't be written and is kept in memory for now: {error}")
         while len(held) > _HELD_LIMIT:
             lost = held.popleft()

@@ -22,6 +22,7 @@ from loopkit.errors import LoopkitError
 from loopkit.export.place import spools
 from loopkit.export.vitals import healths
 from loopkit.signals.state import held, orphans
+from loopkit.store.beside import waiting_beside
 from loopkit.store.sink import StoreSink
 from loopkit.store.sqlite import FILE, Store
 from loopkit.types import Span
@@ -157,6 +158,9 @@ def _store() -> list[Finding]:
         return [Finding("store", False, str(error))]
     text = f"{home}: {stats['spans']} spans, {stats['feedback']} feedback events, {stats['bytes'] / 1e6:.1f} MB"
     said = f"{state.events} events, {state.conflicts} conflicting copies, {early} wait for their target"
+    beside = waiting_beside(home)
+    if beside:
+        said += f", {beside} wait beside the store, which was busy: the next process that records brings them over"
     if early:
         said += " (loopkit feedback --orphans)"
     return [Finding("store", True, text), Finding("feedback", True, said)]

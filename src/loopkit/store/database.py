@@ -23,9 +23,10 @@ class Database:
     rank = 0
     """Where one is used within another's transaction, the outer one's is lower: a fork stops them in this order."""
 
-    def __init__(self, path: Path, migrations: tuple[str, ...]) -> None:
-        """Raises `StoreUnusable`, with what to do."""
+    def __init__(self, path: Path, migrations: tuple[str, ...], busy_seconds: float = _BUSY_SECONDS) -> None:
+        """`busy_seconds` is how long one waits for others who write. Raises `StoreUnusable`, with what to do."""
         self.path = path
+        self._busy_seconds = busy_seconds
         self._migrations = migrations
         self._connections: dict[int, sqlite3.Connection] = {}
         self._lock = threading.Lock()
@@ -98,7 +99,7 @@ class Database:
         connection = self._connections.get(thread)
         if connection is None:
             connection = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
             )
             try:
                 connection.execute("PRAGMA journal_mode = WAL")

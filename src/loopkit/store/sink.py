@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from loopkit._ids import Clock
-from loopkit.capture.sinks import Batch
+from loopkit.capture.sinks import Batch, NotTaken
 from loopkit.config import Limits
+from loopkit.errors import StoreUnusable
+from loopkit.store.beside import Beside
 from loopkit.store.sqlite import Store
 from loopkit.wire.encode import encode_request
 
@@ -29,6 +32,8 @@ class StoreSink:
         self._resource = resource
         self._encoded_resource = resource()
         self._version = version
+        self._beside = Beside(store.directory)
+        self._is_anything_beside = True  # of a process before, maybe
 
     def accept(self, batch: Batch) -> None:
         """See `Sink.accept`."""
@@ -39,9 +44,29 @@ class StoreSink:
             data = encode_request(batch.resource or self._encoded_resource, "loopkit", self._version, spans)
             for span in batch.spans:
                 media.update(span.media)
-        self.store.append(data, batch.feedback, media)
+        try:
+            self.store.append(data, batch.feedback, media)
+        except StoreUnusable as error:
+            raise self._put_beside(batch, error) from error
+        self._bring_over()
         self._written += len(data or b"") + sum(map(len, media.values()))
         self._make_room()
+
+    def _put_beside(self, batch: Batch, error: StoreUnusable) -> OSError:
+        """Feedback is kept all the same; the spans wait in memory."""
+        if not batch.feedback:
+            return error
+        try:
+            self._beside.append(batch.feedback)
+        except OSError:  # a full disk: it waits in memory too
+            return error
+        self._is_anything_beside = True
+        return NotTaken(str(error), replace(batch, feedback=()))
+
+    def _bring_over(self) -> None:
+        if self._is_anything_beside:
+            self._beside.bring_over(lambda events: self.store.append(None, events))
+            self._is_anything_beside = False
 
     def _make_room(self) -> None:
         """A portion at a time, so that nothing waits long for it; again with the next batch while there is more."""
@@ -55,11 +80,15 @@ class StoreSink:
     def sync(self) -> None:
         """See `Sink.sync`."""
         self.store.sync()
+        self._beside.sync()
 
     def close(self, timeout: float) -> None:
         """See `Sink.close`."""
+        self._beside.close()
         self.store.close()
 
     def after_fork(self) -> None:
         """See `Sink.after_fork`: every store looks after its own connections."""
         self._encoded_resource = self._resource()
+        self._beside = Beside(self.store.directory)
+        self._is_anything_beside = False

@@ -45,11 +45,12 @@ class Store(Database):
         *,
         before_read: Callable[[], object] | None = None,
         clock: Clock | None = None,
+        busy_seconds: float = 10.0,
     ) -> None:
         self.directory = Path(directory).absolute()
         self._before_read = before_read
         self._clock = clock or Clock()
-        super().__init__(self.directory / FILE, MIGRATIONS)
+        super().__init__(self.directory / FILE, MIGRATIONS, busy_seconds)
 
     # Writing
 
