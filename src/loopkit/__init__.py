@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from loopkit.observe.page import report as report
     from loopkit.observe.prices import cost as cost
     from loopkit.observe.prices import set_price as set_price
+    from loopkit.observe.sensing import sense as sense
     from loopkit.route.answer import Answer as Answer
     from loopkit.route.router import Router as Router
     from loopkit.signals.say import afeedback as afeedback
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
     from loopkit.signals.say import feedback_batch as feedback_batch
     from loopkit.signals.say import retract as retract
     from loopkit.signals.say import supersede as supersede
+    from loopkit.signals.sensors import accepted as accepted
+    from loopkit.signals.sensors import outcome as outcome
     from loopkit.signals.state import held as held
     from loopkit.signals.state import orphans as orphans
     from loopkit.signals.tokens import feedback_token as feedback_token
@@ -136,12 +139,17 @@ _HOMES = {
         "figures",
     ),
     "observe.page": ("report",),
+    "observe.sensing": ("sense",),
     "observe.prices": (
         "cost",
         "set_price",
     ),
     "route.answer": ("Answer",),
     "route.router": ("Router",),
+    "signals.sensors": (
+        "accepted",
+        "outcome",
+    ),
     "signals.state": (
         "held",
         "orphans",

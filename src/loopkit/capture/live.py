@@ -6,6 +6,7 @@ bounded maps; here attributes are one dict, and everything else waits for the wo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, Protocol
@@ -272,6 +273,14 @@ class Handle:
                 live.name = str(name)
             if tags or metadata:
                 live.describe(metadata, (tags,) if isinstance(tags, str) else tuple(map(str, tags)))
+
+    def said(self) -> str | None:
+        """Its output, where that is a text and still in memory."""
+        try:
+            output = json.loads(self._live.output or "null")
+        except ValueError:
+            return None
+        return output if isinstance(output, str) else None
 
     def __repr__(self) -> str:
         return f"<span {self.id}>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,7 @@ from loopkit.observe.annotations import annotate
 from loopkit.observe.forgetting import forget as forget_user
 from loopkit.observe.page import report as render_report
 from loopkit.observe.prices import set_price
+from loopkit.observe.sensing import sense
 from loopkit.signals import say
 from loopkit.signals.declared import declared
 from loopkit.signals.state import orphans as orphan_events
@@ -46,10 +48,12 @@ app = typer.Typer(
     add_completion=False,
 )
 feedback_app = typer.Typer(help="What people said.")
+signals_app = typer.Typer(help="What people show without saying it.", no_args_is_help=True)
 dataset_app = typer.Typer(help="What to learn from.", no_args_is_help=True)
 rollout_app = typer.Typer(help="What is served: candidates on real calls.", no_args_is_help=True)
 store_app = typer.Typer(help="The local store.", no_args_is_help=True)
 app.add_typer(feedback_app, name="feedback")
+app.add_typer(signals_app, name="signals")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(store_app, name="store")
@@ -354,6 +358,15 @@ def feedback_retract(event: Annotated[str, typer.Argument(help="The event's id."
     with _recording():
         say.retract(found[0])
     out.print(f"retracted {found[0].id}")
+
+
+@signals_app.command("sense")
+def signals_sense(
+    session: Annotated[str | None, typer.Option(help="One session; default: all.")] = None,
+) -> None:
+    """Read what sessions show: asked again, rephrased, contradicted, left."""
+    seen = Counter(event.name for event in sense(session_id=session))
+    out.print(", ".join(f"{count} {name}" for name, count in sorted(seen.items())) or "nothing new", highlight=False)
 
 
 @dataset_app.command("create")

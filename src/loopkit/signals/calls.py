@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from loopkit._json import canonical
 from loopkit.signals.fold import State
+from loopkit.signals.rewards import MEANINGS
 from loopkit.types import Feedback, Span
 
 _TRUST = {"reviewer": 2, "user": 1}
@@ -44,7 +45,7 @@ def expected_output(call: Span, events: Sequence[Feedback]) -> tuple[object, str
     corrections = [e for e in events if e.correction is not None and e.correction_status != "rejected"]
     if corrections:
         return max(corrections, key=_weight).correction, None
-    votes = [e for e in events if isinstance(e.value, bool)]
+    votes = [e for e in events if isinstance(e.value, bool) and judges(e)]
     if not votes:
         return None, "with feedback that names no right output"
     if max(votes, key=_weight).value:
@@ -60,8 +61,15 @@ def outcome(call: Span, events: Sequence[Feedback]) -> float | None:
     if any(e.correction is not None for e in events):
         expected, why_not = expected_output(call, events)
         return None if why_not is not None else float(expected == call.output)
-    votes = [e for e in events if isinstance(e.value, (bool, float)) and 0 <= e.value <= 1]
+    votes = [e for e in events if isinstance(e.value, (bool, float)) and 0 <= e.value <= 1 and judges(e)]
     return float(max(votes, key=_weight).value or 0) if votes else None
+
+
+def judges(event: Feedback) -> bool:
+    """Whether its value says that a call was good or bad. What people only show is to be calibrated before it does."""
+    meaning = MEANINGS.get(event.name)
+    is_shown = event.kind == "implicit" if meaning is None else meaning.kind != "explicit"
+    return event.name == "outcome" or not is_shown
 
 
 def first_outcome(call: Span, events: Sequence[Feedback]) -> tuple[int, float] | None:
@@ -77,7 +85,7 @@ def first_outcome(call: Span, events: Sequence[Feedback]) -> tuple[int, float] |
 def disagree(events: Sequence[Feedback]) -> bool:
     """Whether people said different things of one call."""
     corrections = {canonical(e.correction) for e in events if e.correction is not None}
-    votes = {e.value for e in events if isinstance(e.value, bool)}
+    votes = {e.value for e in events if isinstance(e.value, bool) and judges(e)}
     return len(corrections) > 1 or len(votes) > 1
 
 

@@ -1,0 +1,64 @@
+"""Sensors over what was recorded: each session's turns, read once in a while, make implicit feedback."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from hashlib import sha256
+
+from loopkit._ids import Clock
+from loopkit.capture import slot
+from loopkit.capture.finish import Finisher
+from loopkit.config import settings
+from loopkit.signals.rewards import MEANINGS
+from loopkit.signals.sensors import Sensed, Turn, last_asked, ordered, sensed
+from loopkit.store.locate import open_store
+from loopkit.store.sqlite import Store
+from loopkit.types import Feedback, Span
+
+_TURNS = ("task", "agent", "llm")
+
+
+def sense(*, session_id: str | None = None, since: int | None = None, store: Store | None = None) -> list[Feedback]:
+    """Read what sessions show (asked again, rephrased, contradicted, left) and write it down as implicit feedback.
+
+    Of one session, or of all that have a call since then (nanoseconds since the epoch). A turn is the outermost call of
+    a trace with a session id. What was seen before is the same event, so it may run as often as you like, and after
+    late spans have come. Gives the events that are new. Needs `pip install 'loopkit-sdk[signals]'`.
+    """
+    store = store or open_store()
+    recorder = slot.recorder
+    now = (Clock() if recorder is None else recorder.clock).now()
+    sessions: dict[str, list[Turn]] = defaultdict(list)
+    for span in _outermost(store.spans(session_id=session_id, since=None if session_id else since)):
+        if span.session_id is not None and span.kind in _TURNS and span.status == "ok":
+            sessions[span.session_id].append(_turn(span))
+    known = {event.id for event in store.feedback()}
+    seen = [_event(each, now) for turns in sessions.values() for each in sensed(ordered(turns), until=now)]
+    new = [event for event in seen if event.id not in known]
+    finisher = Finisher(settings("sense", store=store.directory) if recorder is None else recorder.settings)
+    kept = [finisher.feedback(event) for event in new]
+    if kept:
+        store.append(None, kept)
+    return kept
+
+
+def _outermost(spans: list[Span]) -> list[Span]:
+    ids = {span.id for span in spans}
+    return [span for span in spans if f"{span.trace_id}-{span.parent_id}" not in ids]
+
+
+def _turn(span: Span) -> Turn:
+    call = span.model_call
+    asked = next((m.text for m in reversed(call.input) if m.role == "user"), "") if call else last_asked(span.input)
+    answered = call.output[0].text if call and call.output else str(span.output or "")
+    return Turn(span.id, span.started_at, asked, answered, span.ended_at)
+
+
+def _event(each: Sensed, now: int) -> Feedback:
+    """The same for the same turn and sensor, whenever and wherever it is seen."""
+    key = f"sensor:{each.name}:{each.turn.id}"
+    return Feedback(
+        id=sha256(key.encode()).hexdigest()[:32], target=each.turn.id, name=each.name, value=each.value, key=key,
+        comment=each.comment, kind=MEANINGS[each.name].kind, source="code", by="loopkit.sensors",
+        at=each.turn.ended_at, arrived_at=now,
+    )  # fmt: skip
