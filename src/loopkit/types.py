@@ -44,11 +44,11 @@ FeedbackKind = Literal["explicit", "implicit", "inferred"]
 """Said outright, shown by behaviour, or read out of something else."""
 
 
-_PART = re.compile(r"(?s)#((?:document|range)=.*)\Z")
+_PART = re.compile(r"(?s)#((?:document|position|range)=.*)\Z")
 
 
 def split_target(target: str) -> tuple[str, str | None]:
-    """What a target names, and the part of it that is meant: `document=…`, by its id or position, `range=…-…`."""
+    """What a target names, and the part of it that is meant: `document=` an id, `position=` a number, `range=…-…`."""
     found = _PART.search(target) if "#" in target else None
     return (target, None) if found is None else (target[: found.start()], found[1])
 
@@ -239,7 +239,7 @@ class Feedback:
     """Unique, and increasing within a process."""
     target: str
     """A span's id, `trace:…`, `session:…`, a provider's response id, or a join key such as `order:4432`; with
-    `#document=…` or `#range=…` behind it a part of that."""
+    `#document=…`, `#position=…` or `#range=…` behind it a part of that."""
     name: str
     value: bool | float | str | None = None
     correction: JSON = None

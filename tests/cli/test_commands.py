@@ -88,7 +88,7 @@ def test_feedback_by_commands(spans: list[str], clean_environment: Path) -> None
     assert "order:1" in command("feedback", "list", "--orphans", home=clean_environment).stdout
     rows = clean_environment.parent / "rows.jsonl"
     rows.write_text("".join(json.dumps({"target": id, "name": "stars", "value": 0.5}) + "\n" for id in spans[:3]))
-    assert "recorded 3 events" in command("feedback", "import", str(rows), home=clean_environment).stdout
+    assert "3 events are there" in command("feedback", "import", str(rows), home=clean_environment).stdout
     (last,) = [e for e in loopkit.open_store().feedback(spans[2]) if e.name == "stars"]
     assert last.value == 0.5
 

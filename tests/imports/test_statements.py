@@ -16,7 +16,7 @@ import loopkit
 from loopkit._json import from_dict
 from loopkit.errors import InvalidInput
 from loopkit.export.scores import datawizz_row, of_datawizz
-from loopkit.imports.statements import _as_csv, _uncelled  # the law of cells, without a store for every draw
+from loopkit.imports.cells import as_table, uncelled  # the law of cells, without a store for every draw
 from loopkit.store.sqlite import Store
 from loopkit.testing import MemorySink
 from loopkit.types import Feedback
@@ -80,8 +80,8 @@ def test_a_datawizz_row_survives_an_event(row: dict[str, Any]) -> None:
 def test_events_survive_a_table(events: list[Feedback]) -> None:
     from loopkit._json import to_dict
 
-    text = _as_csv([to_dict(event) for event in events])
-    read = [_uncelled(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
+    text = as_table([to_dict(event) for event in events], "loopkit")
+    read = [uncelled(row, "loopkit", is_export=True) for row in csv.DictReader(io.StringIO(text, newline=""))]
     assert [from_dict(Feedback, row) for row in read] == events
     assert not any(
         cell.startswith(("=", "@", "+")) for row in csv.reader(io.StringIO(text, newline="")) for cell in row
@@ -103,11 +103,12 @@ def test_out_and_in_again(name: str, format: str, stored: MemorySink, tmp_path: 
     assert first is not None
     loopkit.retract(first)
     store = loopkit.open_store()
-    assert loopkit.export_feedback(tmp_path / name, format=format) == 4
+    stands = [event for event in said(store) if format == "loopkit" or event.name in ("correction", "ranking")]
+    assert loopkit.export_feedback(tmp_path / name, format=format) == len(stands)
     other = Store(tmp_path / "other")
     for _ in range(2):
-        assert loopkit.import_feedback(tmp_path / name, format=format, store=other).feedback == 4
-    assert said(other) == said(store)
+        assert loopkit.import_feedback(tmp_path / name, format=format, store=other).feedback == len(stands)
+    assert said(other) == stands
 
 
 def test_rows_by_hand_are_checked_and_come_once(clean_environment: Path, tmp_path: Path) -> None:
@@ -132,6 +133,41 @@ def test_rows_by_hand_are_checked_and_come_once(clean_environment: Path, tmp_pat
     assert len(store.feedback()) == 3
     with pytest.raises(InvalidInput, match="format is 'excel'"):
         loopkit.import_feedback(rows, format="excel")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"target": 5, "name": "n", "value": 1}, "the target is 5"),
+        ({"target": "t", "name": "n", "value": 1, "preferred_over": 5}, "the target is 5"),
+        ({"target": "t", "ranking": [5]}, "the target is 5"),
+        ({"id": "e", "target": "", "name": "n", "value": 1, "at": 1, "arrived_at": 1}, "empty string"),
+        ({"id": "e", "target": "t", "name": "", "value": 1, "at": 1, "arrived_at": 1}, "non-empty string"),
+        ({"id": "e", "target": "t", "name": "n", "value": 1, "weight": 9, "at": 1, "arrived_at": 1}, "weight is 9"),
+        ({"id": "e", "target": "t", "name": "n", "value": 1, "at": 2**63, "arrived_at": 1}, "at is"),
+        ({"id": "e", "target": "t", "name": "n", "value": 1, "at": 1, "arrived_at": 1, "x": 1}, "unknown field 'x'"),
+        ({"id": "e", "target": "t", "name": "n", "value": float("nan"), "at": 1, "arrived_at": 1}, "finite number"),
+    ],
+)
+def test_whole_events_are_checked_too(
+    row: dict[str, Any], reason: str, clean_environment: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(InvalidInput, match=f"row 1: .*{reason}"):
+        loopkit.import_feedback(tmp_path / "rows.jsonl")
+
+
+def test_what_was_taken_back_goes_to_nobody(stored: MemorySink, tmp_path: Path) -> None:
+    with loopkit.span("call") as s:
+        pass
+    gone, old = loopkit.feedback(s, "helpful", True), loopkit.feedback(s, "stars", 1)
+    assert gone is not None
+    assert old is not None
+    loopkit.retract(gone)
+    loopkit.supersede(old, value=5)
+    for format in ("datawizz", "langfuse", "langsmith"):
+        assert loopkit.export_feedback(tmp_path / "rows.jsonl", format=format) == 1
+        assert "5.0" in (tmp_path / "rows.jsonl").read_text()
 
 
 def test_declared_signals_hold_for_files(clean_environment: Path, tmp_path: Path) -> None:

@@ -192,6 +192,52 @@ def test_several_people_correct_and_a_reviewer_accepts(stored: MemorySink) -> No
         loopkit.supersede("e1", value=True)  # type: ignore[arg-type]
 
 
+def test_another_correction_has_no_verdict_yet(stored: MemorySink) -> None:
+    ask("chatcmpl-9")
+    early = loopkit.feedback("chatcmpl-9", correction={"queue": "cards"}, source="reviewer", by="ana")
+    assert early is not None
+    assert early.correction_status == "accepted"
+    other = loopkit.supersede(early, correction={"queue": "loans"}, source="user", by="bo")
+    assert other is not None
+    assert (other.correction_status, other.at) == ("proposed", early.at)
+    for bad in ({"foo": 1}, {"supersedes": "x"}, {"key": "k"}):
+        with pytest.raises(InvalidInput, match="can't change"):
+            loopkit.supersede(early, **bad)
+
+
+def test_what_was_redacted_is_not_judged(stored: MemorySink) -> None:
+    schema = {"type": "object", "properties": {"mail": {"type": "string", "pattern": r"^\S+@\S+$"}}}
+    shape: Any = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    response = ask("chatcmpl-8", response_format=shape)
+    assert loopkit.feedback(response, correction={"mail": "ana@example.org"}) is not None
+    (event,) = loopkit.held(loopkit.open_store()).current.values()
+    assert event.correction == {"mail": "[EMAIL]"}
+    assert event.correction_status == "proposed"
+
+
+def test_documents_are_redacted_as_in_the_spans_that_found_them(stored: MemorySink) -> None:
+    with loopkit.span("search", kind="retrieval") as s:
+        s.set(output=[{"id": "ana@example.org", "content": "x"}])
+    loopkit.feedback(s, "relevant", True, document="ana@example.org")
+    loopkit.feedback(s, "relevant", False, document=0)
+    loopkit.feedback(s, "relevant", True, document="0")
+    store = loopkit.open_store()
+    assert [event.part for event in store.feedback()] == ["document=[EMAIL]", "position=0", "document=0"]
+    assert len(store.feedback(f"{s.id}#position=0")) == 1
+
+
+def test_what_was_said_of_pruned_calls_does_not_wait(stored: MemorySink) -> None:
+    with loopkit.context(session_id="s"), loopkit.span("call") as s:
+        pass
+    for target in (s.id, f"trace:{s.trace_id}", "session:s"):
+        loopkit.feedback(target, "helpful", True)
+    store = loopkit.open_store()
+    assert len(store.spans()) == 1
+    store.prune(days=0)
+    assert store.spans() == []
+    assert loopkit.orphans(store) == []
+
+
 def test_many_statements_are_written_or_none(recorded: MemorySink) -> None:
     good: list[dict[str, Any]] = [{"target": f"order:{n}", "name": "helpful", "value": n % 2 == 0} for n in range(50)]
     for bad, said in (

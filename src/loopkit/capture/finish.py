@@ -144,9 +144,14 @@ class Finisher:
         return keys
 
     def feedback(self, event: Feedback) -> Feedback:
-        """The event with its words redacted; without them where that fails. Targets are names, not words."""
+        """The event with its words redacted; without them where that fails. Targets are names, not words.
+
+        Ids of documents may be words: they are redacted in the spans that found them, too.
+        """
         said = {name: getattr(event, name) for name in _WORDS}
         try:
+            if event.part is not None:
+                event = replace(event, target=f"{event.whole}#{self._redact(event.part)}")
             return replace(event, **{name: redact_value(value, self._redact) for name, value in said.items()})
         except Exception as error:  # noqa: BLE001  # a redactor may raise anything
             _host.warn_once("redaction", f"feedback lost its words, since they could not be redacted: {error!r}")

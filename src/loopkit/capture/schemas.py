@@ -57,7 +57,10 @@ class Schemas:
             if name is not None:
                 known[name] = schema
         while len(known) > _KEPT:
-            known.pop(next(iter(known.copy()), ""), None)  # a copy: other threads add to it meanwhile
+            try:
+                known.pop(next(iter(known)), None)
+            except (RuntimeError, StopIteration):  # other threads add to it meanwhile
+                break
 
     def find(self, name: str) -> Schema | None:
         """Of the call that goes by this name; None where it isn't known here."""

@@ -326,7 +326,7 @@ def feedback_import(
 ) -> None:
     """Record many statements. Nothing is written unless every row is good."""
     got = import_feedback(*files, format=format)
-    out.print(f"recorded {got.feedback} events", highlight=False)
+    out.print(f"{got.feedback} events are there", highlight=False)
     for reason, count in got.skipped.items():
         out.print(f"{count} rows left out: {reason}", highlight=False)
 

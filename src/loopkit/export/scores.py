@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from loopkit._ids import is_span_id
 from loopkit._json import to_dict
+from loopkit.capture.dialects._content import sequence
 from loopkit.types import Feedback, split_target
 
 OURS: Final = "loopkit"
@@ -35,9 +36,13 @@ def datawizz_row(event: Feedback) -> dict[str, Any]:
         "qualitative_feedback": event.comment,
     }
     known = _dict(event.metadata.get(OURS))
-    if "fields" in known:  # it came from there
+    came, others = known.get("fields"), known.get("others")
+    if known.keys() == {"fields", "others"} and isinstance(others, dict) and event.supersedes is None:  # from there
         row["metadata"] = {name: value for name, value in event.metadata.items() if name != OURS}
-        return {**{name: row[name] for name in known["fields"]}, **known["others"]}
+        named = sequence(came)
+        if named and all(name in _FIELDS for name in named):
+            return {**{name: row.get(name) for name in named}, **others}
+        del row["metadata"]
     row = {name: value for name, value in row.items() if value is not None}
     return {**row, "metadata": {**event.metadata, OURS: to_dict(event)}}
 
@@ -91,9 +96,9 @@ def langsmith_feedback(event: Feedback, target: str) -> dict[str, Any]:
     number = float(event.value) if isinstance(event.value, (bool, float)) else None
     trace = whole.removeprefix("trace:")[:32]
     return {
-        "id": str(uuid.UUID(hex=event.id[:32].rjust(32, "0"))),
-        "trace_id": str(uuid.UUID(hex=trace)),
-        "run_id": str(uuid.UUID(hex=(whole[33:] if is_span_id(whole) else trace).rjust(32, "0"))),
+        "id": _uuid(event.id),
+        "trace_id": _uuid(trace),
+        "run_id": _uuid((whole[33:] if is_span_id(whole) else trace).rjust(32, "0")),
         "key": event.name,
         "score": number,
         "value": event.value if number is None else None,
@@ -116,6 +121,12 @@ def facts_of(event: Feedback) -> dict[str, Any]:
 def moment(nanoseconds: int) -> str:
     """A time as ISO 8601 has it."""
     return datetime.fromtimestamp(nanoseconds / 1e9, timezone.utc).isoformat()
+
+
+def _uuid(id: str) -> str:
+    """Of 32 hex digits those, of anything else always the same."""
+    is_hex = len(id) == 32 and not set(id) - set("0123456789abcdef")
+    return str(uuid.UUID(hex=id) if is_hex else uuid.uuid5(uuid.NAMESPACE_URL, f"loopkit:{id}"))
 
 
 def _dict(value: Any) -> dict[str, Any]:

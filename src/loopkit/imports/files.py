@@ -27,7 +27,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     """All rows. Raises `InvalidInput` with what is wrong with the file."""
     try:
         return list(_rows(path))
-    except (OSError, EOFError, UnicodeDecodeError, sqlite3.DatabaseError, csv.Error) as error:
+    except (OSError, EOFError, UnicodeDecodeError, RecursionError, sqlite3.DatabaseError, csv.Error) as error:
         raise InvalidInput(f"{path} can't be read: {error}") from error
 
 
@@ -59,7 +59,13 @@ def _of_database(path: Path) -> Iterator[dict[str, Any]]:
 
 def _of_csv(text: str) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    for row in csv.DictReader(io.StringIO(text)):
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    names = [name for name in reader.fieldnames or () if name]
+    if len(names) != len(set(names)):
+        raise csv.Error(f"the column {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    for row in reader:
+        if None in row:
+            raise csv.Error(f"line {reader.line_num} has more cells than the header has columns")
         yield {name: cell or None for name, cell in row.items() if name is not None}
 
 

@@ -167,6 +167,6 @@ def _content_hash(event: Feedback) -> str:
     return hashlib.sha256(to_json(bare).encode("utf-8", "replace")).hexdigest()
 
 
-def _slot_order(slot: Slot) -> tuple[str, str, str, str]:
+def _slot_order(slot: Slot) -> tuple[str, str, bool, str, str]:
     target, name, by, source = slot
-    return target, name, by or "", source
+    return target, name, by is not None, by or "", source

@@ -84,7 +84,7 @@ def feedback(
 
 
 async def afeedback(target: Any, name: str | None = None, value: Any = None, **given: Any) -> Feedback | None:
-    """`feedback`, and when it returns the event is on disk, where there is one, without blocking the event loop."""
+    """`feedback`, and it waits until the event is on disk, up to 5 s, without blocking the event loop."""
     event = feedback(target, name, value, **given)
     recorder = slot.recorder
     if event is not None and recorder is not None:
@@ -123,9 +123,16 @@ def supersede(event: Feedback, **changes: Any) -> Feedback | None:
     """
     if not isinstance(event, Feedback):
         raise InvalidInput(f"{event!r} is no event: give what feedback() returned, or one of open_store().feedback()")
-    known = {name: getattr(event, name) for name in _CARRIED if getattr(event, name) not in (None, (), {})}
-    given = {**known, **changes}
-    return feedback(given.pop("target", event.target), given.pop("name", event.name), **given, supersedes=event.id)
+    unknown = [name for name in changes if name not in ARGUMENTS or name in ("supersedes", "retracts", "key")]
+    if unknown:
+        raise InvalidInput(f"supersede() can't change {unknown[0]!r}: give others of feedback()'s arguments")
+    known: dict[str, Any] = {name: getattr(event, name) for name in _CARRIED}
+    known = {name: value for name, value in known.items() if value not in (None, (), {})}
+    if {"correction", "source"} & changes.keys():  # the verdict was on other words, or another's
+        known = {name: value for name, value in known.items() if name not in ("correction_status", "reason")}
+    given: dict[str, Any] = {"at": event.at, **known, **changes}
+    target = event.whole if {"document", "range"} & changes.keys() else event.target
+    return feedback(given.pop("target", target), given.pop("name", event.name), **given, supersedes=event.id)
 
 
 _CARRIED = (
@@ -158,7 +165,11 @@ def _said(recorder: Recorder | None, made: tuple[str, dict[str, Any]]) -> Feedba
 
 def checked(given: Mapping[str, Any], signals: Mapping[str, Signal]) -> tuple[str, dict[str, Any]]:
     """The target and the fields of a statement that was written down elsewhere. Raises `InvalidInput`."""
-    return _statement(signals, slot.recorder, **_named(given))
+    named = _named(given)
+    for target in (named["target"], named.get("preferred_over") or "", *(named.get("ranking") or ())):
+        if not isinstance(target, str):
+            raise InvalidInput(f"the target is {target!r}: in a file it is a string")
+    return _statement(signals, slot.recorder, **named)
 
 
 def _signals(recorder: Recorder | None) -> Mapping[str, Signal]:
@@ -189,13 +200,19 @@ def _statement(
     for name in ("correction", "metadata"):
         if name in fields:
             fields[name] = _json_value(name, fields[name])
-    for text in ("comment", "reason", "by", "key", "supersedes", "retracts"):
-        if text in fields and not isinstance(fields[text], str):
-            raise InvalidInput(f"{text} is {fields[text]!r}: it is a string")
+    _check_texts(fields)
     if about != UNRECORDED:
         _check_declared(signals.get(fields["name"]), about, value)
     _check_correction(recorder, about, fields)
     return about, fields
+
+
+def _check_texts(fields: Mapping[str, Any]) -> None:
+    for name in ("comment", "reason", "by", "key", "supersedes", "retracts"):
+        if name in fields and not isinstance(fields[name], str):
+            raise InvalidInput(f"{name} is {fields[name]!r}: it is a string")
+        if fields.get(name) == "" and name not in ("comment", "reason"):
+            raise InvalidInput(f"{name} is empty: leave it out, or say which")
 
 
 def _check_declared(signal: Signal | None, target: str, value: Any) -> None:

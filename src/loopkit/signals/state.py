@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from loopkit._ids import is_span_id
+from loopkit._json import canonical
 from loopkit.capture.dialects._content import mapping
 from loopkit.capture.schemas import Schema, schema_in
 from loopkit.signals.fold import State, fold
 from loopkit.signals.schemas import why_not
 from loopkit.types import Feedback, Span, split_target
+
+_REDACTED = re.compile(r"\[[A-Z][A-Z_ ]+\]")
+"""What stands in the place of what was redacted: a correction with that isn't what was said, and can't be judged."""
 
 
 class Log(Protocol):
@@ -22,8 +27,8 @@ class Log(Protocol):
         """All events."""
         ...
 
-    def resolve(self, event: Feedback) -> str:
-        """The target of an event as it is known today."""
+    def resolve_all(self, events: Sequence[Feedback]) -> list[str]:
+        """The target of each event as it is known today."""
         ...
 
     def known(self, targets: Collection[str]) -> set[str]:
@@ -37,7 +42,7 @@ class Log(Protocol):
 
 def held(log: Log) -> State:
     """The state of all its events. A correction that breaks its call's schema counts as rejected, with the reason."""
-    state = fold(log.feedback(), log.resolve)
+    state = _folded(log)
     corrected = {
         slot[0]
         for slot, event in state.current.items()
@@ -55,10 +60,16 @@ def held(log: Log) -> State:
 
 def orphans(log: Log) -> list[Feedback]:
     """What counts now, and is about something that isn't there (yet): it waits, without a limit. In order of `at`."""
-    state = fold(log.feedback(), log.resolve)
+    state = _folded(log)
     wholes = {slot: split_target(slot[0])[0] for slot in state.current}
     known = log.known(set(wholes.values()))
     return sorted((state.current[slot] for slot, whole in wholes.items() if whole not in known), key=lambda e: e.at)
+
+
+def _folded(log: Log) -> State:
+    events = log.feedback()
+    targets = {id(event): target for event, target in zip(events, log.resolve_all(events), strict=True)}
+    return fold(events, lambda event: targets[id(event)])
 
 
 def _schemas(log: Log, ids: set[str]) -> dict[str, Schema]:
@@ -81,7 +92,7 @@ def _schema_of(request: str) -> Schema | None:
 
 
 def _checked(event: Feedback, schema: Schema) -> Feedback:
-    if event.correction_status == "rejected":
+    if event.correction_status == "rejected" or _REDACTED.search(canonical(event.correction)):
         return event
     reason = why_not(event.correction, schema)
     return event if reason is None else replace(event, correction_status="rejected", reason=reason)

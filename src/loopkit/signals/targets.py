@@ -47,7 +47,7 @@ def part_of(target: str, document: str | int | None, range: tuple[int, int] | No
         is_position = isinstance(document, int) and not isinstance(document, bool) and document >= 0
         if not is_position and not (isinstance(document, str) and document):
             raise InvalidInput(f"document is {document!r}: give its id, or its position, the first being 0")
-        return f"{whole}#document={document}"
+        return f"{whole}#{'position' if is_position else 'document'}={document}"
     if not _is_range(range):
         raise InvalidInput(f"range is {range!r}: give (start, end) in characters of the output, the end not included")
     start, end = range or (0, 0)
@@ -63,7 +63,7 @@ def level_of(target: str) -> Level | None:
     """What kind of thing a target is; None for a join key or a response's id, which may stand for any."""
     whole, part = split_target(target)
     if part is not None:
-        return "document" if part.startswith("document=") else "range"
+        return "range" if part.startswith("range=") else "document"
     if whole.startswith("trace:"):
         return "trace"
     if whole.startswith("session:"):

@@ -17,7 +17,7 @@ ANNOTATION = "annotation"
 _SPANS = 500
 """As many go in one transaction, or the rest of a trace besides, so that no writer waits long."""
 _REMEMBERED = 500_000
-"""Of removed traces and sessions, the latest: some 40 MB."""
+"""Of removed traces, sessions and responses, the latest: some 40 MB."""
 _GIVEN = "SELECT value FROM json_each(?)"
 _STAYING = (
     "SELECT coalesce(sum(length(data)), 0) FROM medium WHERE hash IN (SELECT hash FROM shows WHERE bearer GLOB '*:*'"
@@ -112,10 +112,19 @@ def owner(user: str) -> str:
 
 
 def past_of(connection: sqlite3.Connection, user: str) -> set[str]:
-    """Of removed spans of this user: traces and sessions (`trace:…`, `session:…`), the spans that documents mention,
-    and the feedback on them (`event:…`)."""
+    """Of removed spans of this user: traces and sessions (`trace:…`, `session:…`), the ids of responses, the spans that
+    documents mention, and the feedback on them (`event:…`)."""
     query = "SELECT what FROM past WHERE owner = ?1 UNION SELECT what FROM gone WHERE owner = ?1"
     return {what for (what,) in connection.execute(query, (owner(user),))}
+
+
+def removed(connection: sqlite3.Connection, targets: str) -> set[str]:
+    """Those of these targets (a JSON list) that were there once: a removed span by its trace."""
+    query = (
+        "SELECT value FROM json_each(?) WHERE value IN (SELECT what FROM gone)"
+        " OR 'trace:' || substr(value, 1, 32) IN (SELECT what FROM gone)"
+    )
+    return {value for (value,) in connection.execute(query, (targets,))}
 
 
 def forget_past(connection: sqlite3.Connection, user: str) -> None:
@@ -171,7 +180,9 @@ def _remember(connection: sqlite3.Connection, traces: str) -> None:
     tags = f"SELECT trace_id, tag FROM tag JOIN span ON span.id = tag.span_id {below}"
     for trace, tag in connection.execute(tags, (traces,)):
         owners.setdefault(tag, set()).update(of_trace.get(trace, ()))
-    gone = [(one, name) for name in owners if name.startswith(("trace:", "session:")) for one in sorted(owners[name])]
+    responses = {response for *_, response in found if response}
+    lasting = [name for name in owners if name.startswith(("trace:", "session:")) or name in responses]
+    gone = [(one, name) for name in lasting for one in sorted(owners[name]) or (None,)]
     connection.executemany("INSERT INTO gone (owner, what) VALUES (?, ?)", gone)
     connection.execute("DELETE FROM gone WHERE seq <= (SELECT max(seq) FROM gone) - ?", (_REMEMBERED,))
     mentioned = connection.execute(f"SELECT id FROM span JOIN mention ON span_id = span.id {below}", (traces,))

@@ -4,8 +4,8 @@ Writers append whole encoded batches; `span`, `tag` and `body` are made from the
 lie apart from the rows, so that going over many rows doesn't read what was said in them, and a picture lies once for
 all that show it: spans, datasets, batches before they are rows. A batch that can't be read is put `aside`, with the
 reason, so that it stands in nobody's way. `held` counts what spans and media hold. Of a user's removed spans, `past`
-keeps what outlives them, feedback and the spans that documents `mention`, and `gone` their traces and sessions, so that
-all that is ever said of them can be forgotten too.
+keeps what outlives them, feedback and the spans that documents `mention`, and `gone` their traces, sessions and
+responses, so that what is said of them later can be forgotten too.
 """
 
 from __future__ import annotations
@@ -65,7 +65,17 @@ MIGRATIONS = (
     CREATE TABLE past (owner TEXT NOT NULL, what TEXT NOT NULL, PRIMARY KEY (owner, what)) WITHOUT ROWID;
     """,
     f"""
-    CREATE TABLE gone (seq INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT NOT NULL, what TEXT NOT NULL);
+    DROP TABLE IF EXISTS mention;
+    DROP TABLE IF EXISTS held;
+    DROP TRIGGER IF EXISTS batch_came;
+    DROP TRIGGER IF EXISTS batch_went;
+    DROP TRIGGER IF EXISTS body_came;
+    DROP TRIGGER IF EXISTS body_went;
+    DROP TRIGGER IF EXISTS medium_came;
+    DROP TRIGGER IF EXISTS medium_went;
+    DROP INDEX span_by_trace;
+    CREATE INDEX span_by_trace ON span (trace_id, arrived_at);
+    CREATE TABLE gone (seq INTEGER PRIMARY KEY AUTOINCREMENT, owner TEXT, what TEXT NOT NULL);
     CREATE TABLE mention (span_id TEXT PRIMARY KEY) WITHOUT ROWID;
     INSERT OR IGNORE INTO mention SELECT value FROM document, json_each(mentioned(body)) WHERE kind != 'annotation';
     CREATE TABLE held (bytes INTEGER NOT NULL);

@@ -23,6 +23,7 @@ from loopkit.capture.sampling import keys_of
 from loopkit.config import STORE_BYTES, STORE_DAYS
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.store import room
+from loopkit.store.beside import Beside
 from loopkit.store.database import Database, begun
 from loopkit.store.schema import MIGRATIONS, SPAN_ID
 from loopkit.types import Feedback, Span, split_target
@@ -240,9 +241,11 @@ class Store(Database):
 
     def feedback(self, target: str | None = None) -> list[Feedback]:
         """The events in order of their append, all or those given on this target and on parts of it."""
-        where, values = ("", ()) if target is None else (" WHERE target = ?", (target,))
+        whole, part = (None, None) if target is None else split_target(target)
+        where, values = ("", ()) if whole is None else (" WHERE target = ?", (whole,))
         rows = self._read(f"SELECT body FROM feedback{where} ORDER BY seq", values)
-        return [from_json(Feedback, body) for (body,) in rows]
+        events = [from_json(Feedback, body) for (body,) in rows]
+        return events if part is None else [event for event in events if event.target == target]
 
     def resolve(self, event: Feedback) -> str:
         """The span that an event is about, as far as it is known today; else the target as it was given.
@@ -251,12 +254,16 @@ class Store(Database):
         there are several, the latest started before the event, else the first one after it (feedback may be early).
         What is said of a part of a span is about that part of it.
         """
+        return self.resolve_all([event])[0]
+
+    def resolve_all(self, events: Iterable[Feedback]) -> list[str]:
+        """`resolve` of many, in one reading."""
         with self._rows() as connection:
-            whole = room.resolved(connection, event)
-        return whole if event.part is None else f"{whole}#{event.part}"
+            found = [(room.resolved(connection, event), event.part) for event in events]
+        return [whole if part is None else f"{whole}#{part}" for whole, part in found]
 
     def known(self, targets: Collection[str]) -> set[str]:
-        """Those of these spans, traces (`trace:…`) and sessions (`session:…`) of which there is anything."""
+        """Those of these spans, traces (`trace:…`) and sessions (`session:…`) of which there is or was anything."""
         given = (canonical(sorted(targets)),)
         found: set[str] = set()
         for kind, column in (("", "id"), ("trace:", "trace_id"), ("session:", "session_id")):
@@ -265,7 +272,8 @@ class Store(Database):
                 f" (SELECT 1 FROM span WHERE {column} = substr(value, {len(kind) + 1}))"
             )
             found |= {value for (value,) in self._read(query, given)}
-        return found
+        with self._rows() as connection:
+            return found | room.removed(connection, given[0])
 
     def media(self, reference: str) -> bytes:
         """The picture, sound or file that a part of a message refers to (`part.uri`, such as `ni:///sha-256;…`).
@@ -344,9 +352,11 @@ class Store(Database):
         )
 
         def is_theirs(target: str) -> bool:
-            return target in spans or (is_span_id(target) and target[:32] in theirs)
+            return target in about or target in spans or (is_span_id(target) and target[:32] in theirs)
 
+        Beside(self.directory).bring_over(lambda events: self.append(None, events))
         said = self.feedback()
+        meant = dict(zip((event.id for event in said), self.resolve_all(said), strict=True))
         events = {event.id for event in said if f"event:{event.id}" in past}
         while more := {
             event.id
@@ -354,9 +364,8 @@ class Store(Database):
             if event.id not in events
             and (
                 event.by == author
-                or event.whole in about
                 or event.whole.removeprefix("event:") in events
-                or is_theirs(split_target(self.resolve(event))[0])
+                or is_theirs(split_target(meant[event.id])[0])
             )
         }:
             events |= more

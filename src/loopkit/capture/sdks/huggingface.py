@@ -77,5 +77,6 @@ def _sent(hooked: HookedCall, call: Call, given: Mapping[str, Any]) -> tuple[tup
     if not hooked.is_changed(call):
         return (), given
     own: Mapping[str, Any] = given.get("extra_body") or {}
-    changed = {name: given.get(name) if name in own else value for name, value in call.request.items()}
+    changed = {name: value for name, value in call.request.items() if name not in own}
+    changed |= {name: given[name] for name in own if name in given}
     return (), {**changed, "extra_body": {name: call.request.get(name) for name in own}} if own else changed
