@@ -71,6 +71,8 @@ if TYPE_CHECKING:
     from loopkit.signals.state import orphans as orphans
     from loopkit.signals.tokens import feedback_token as feedback_token
     from loopkit.store.locate import open_store as open_store
+    from loopkit.store.outbox import resend as resend
+    from loopkit.store.outbox import untold as untold
     from loopkit.tuning.adapters import tune as tune
     from loopkit.types import Example as Example
     from loopkit.types import Feedback as Feedback
@@ -163,6 +165,10 @@ _HOMES = {
     ),
     "signals.tokens": ("feedback_token",),
     "store.locate": ("open_store",),
+    "store.outbox": (
+        "resend",
+        "untold",
+    ),
     "tuning.adapters": ("tune",),
     "types": (
         "Example",

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -153,6 +154,7 @@ def _health_of(recorder: Recorder) -> Health:
 def _host_found(recorder: Recorder, host: HostSink) -> None:
     """The application's provider shuts down when the process ends; ours must have handed on everything before."""
     recorder.samples_root = host.samples
+    recorder.worker.exports = True
     if slot.recorder is recorder:
         atexit.unregister(_at_exit)
         atexit.register(_at_exit)
@@ -170,11 +172,25 @@ def _sinks(made: Settings, host: HostSink, clock: Clock) -> tuple[Sink, ...]:
             """Never the same span twice to the same place."""
             return not host.serves(destination) and not (host.reached and destination.from_environment)
 
+        if made.store is not None:
+            by_api = [each for each in made.destinations if each.feedback not in (None, "span")]
+            sinks += _outboxes(by_api, made, clock)
         sinks += [
             OtlpSink(destination, made, resource, __version__, served=partial(ours, destination))
             for destination in made.destinations
         ]
     return tuple(sinks)
+
+
+def _outboxes(destinations: list[Destination], made: Settings, clock: Clock) -> list[Sink]:
+    """A store that can't be written now has been told of: what is said meanwhile is told of by the next process."""
+    if not destinations:
+        return []
+    from loopkit.observe.outbox import OutboxSink
+
+    with suppress(StoreUnusable):
+        return [OutboxSink(destination, made, clock) for destination in destinations]
+    return []
 
 
 def _store_sink(made: Settings, clock: Clock) -> list[Sink]:

@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
-from loopkit.export.presets import collector, datadog, honeycomb, langfuse, logfire, mlflow, phoenix
+from loopkit.export.presets import (
+    braintrust,
+    collector,
+    datadog,
+    honeycomb,
+    langfuse,
+    langsmith,
+    logfire,
+    mlflow,
+    phoenix,
+)
 
-__all__ = ["collector", "datadog", "honeycomb", "langfuse", "logfire", "mlflow", "phoenix"]
+__all__ = [
+    "braintrust",
+    "collector",
+    "datadog",
+    "honeycomb",
+    "langfuse",
+    "langsmith",
+    "logfire",
+    "mlflow",
+    "phoenix",
+]

@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -19,6 +19,7 @@ Content = Literal["local", "off", "export"]
 Protocol = Literal["http/protobuf", "grpc"]
 Compression = Literal["none", "gzip"]
 Drop = Literal["oldest", "newest", "sampled"]
+FeedbackBy = Literal["span", "phoenix", "langfuse", "mlflow", "langsmith", "braintrust", "datadog"]
 Redactor = Callable[[str], str]
 
 ENVIRONMENT: Final = {
@@ -89,6 +90,11 @@ class Destination:
     """And at most so many batches: one for every append delay in which something was recorded."""
     drop: Drop = "oldest"
     """Which go then: the oldest, the newest, or either by chance ("sampled")."""
+    feedback: FeedbackBy | None = "span"
+    """How feedback goes there: as a small span below the one it is about, by that backend's own API, or, with None,
+    not at all. The APIs want the local store; without one it goes as a span."""
+    feedback_url: str | None = None
+    """The base URL of that API; None takes the endpoint's, without the path of its OTLP."""
     filter: Callable[[Span], bool] | None = None
     """Which spans go there, by what may go there of them; None sends all."""
     renames: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -114,6 +120,10 @@ class Destination:
         _one_of("the destination's protocol", self.protocol, get_args(Protocol))
         _one_of("the destination's compression", self.compression, get_args(Compression))
         _one_of("the destination's drop", self.drop, get_args(Drop))
+        if self.feedback is not None:
+            _one_of("the destination's feedback", self.feedback, get_args(FeedbackBy))
+        if self.feedback_url is not None:
+            _check_url("the destination's feedback_url", self.feedback_url)
         self._take_credentials()
         for name, value in self.headers.items():
             if not isinstance(value, str) or not _HEADER.fullmatch(f"{name}: {value}"):
@@ -354,11 +364,15 @@ def settings(
     if limits is not None and not isinstance(limits, Limits):
         raise InvalidSetting(f"limits is {limits!r}: give a loopkit.Limits")
     home = home_directory(env)
+    directory = _store_path(store, home)
+    destinations = _destinations(export, env)
+    if directory is None:  # the APIs are told what the store's log says
+        destinations = tuple(replace(each, feedback=each.feedback and "span") for each in destinations)
     return Settings(
         service=name,
         home=home,
-        store=_store_path(store, home),
-        destinations=_destinations(export, env),
+        store=directory,
+        destinations=destinations,
         content=_content(content, env),
         redact=redact,
         sampling=sample,

@@ -12,7 +12,8 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -282,26 +283,44 @@ def test_a_collector_by_others_reads_and_forwards_our_spans(protocol: Any, colle
     assert {json.dumps(span.input, ensure_ascii=False) for span in spans} == {'{"ticket": "żółw 🐢"}'}
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("phoenix") is None, reason="Arize Phoenix is not installed: pip install arize-phoenix")
-def test_phoenix_shows_our_spans(tmp_path: Path) -> None:
-    """A whole backend by others: kinds, messages, tokens and the project are where it looks for them."""
-    port = free_port()
-    environment = {
-        "PHOENIX_WORKING_DIR": str(tmp_path), "PHOENIX_HOST": "127.0.0.1", "PHOENIX_PORT": str(port),
-        "PHOENIX_GRPC_PORT": str(free_port()), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin",
-    }  # fmt: skip
-    base = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen([str(shutil.which("phoenix")), "serve"], env=environment, stdout=subprocess.DEVNULL)
+@contextmanager
+def serving(command: list[str], health: str, home: Path, **environment: str) -> Generator[None]:
+    """A server of somebody else's, once it answers."""
+    around = {"HOME": str(home), "PATH": "/usr/bin:/bin", **environment}
+    program = [str(shutil.which(command[0])), *command[1:]]
+    server = subprocess.Popen(program, env=around, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 240
         while True:
             try:
-                if httpx.get(f"{base}/healthz", timeout=5).is_success:
+                if httpx.get(health, timeout=5).is_success:
                     break
             except httpx.TransportError:
-                assert time.monotonic() < deadline, "Phoenix did not start"
+                assert time.monotonic() < deadline, f"{command[0]} did not start"
             time.sleep(0.5)
+        yield
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@contextmanager
+def phoenix(home: Path) -> Generator[str]:
+    """Arize Phoenix's address."""
+    port = str(free_port())
+    environment = {
+        "PHOENIX_WORKING_DIR": str(home), "PHOENIX_HOST": "127.0.0.1", "PHOENIX_PORT": port,
+        "PHOENIX_GRPC_PORT": str(free_port()),
+    }  # fmt: skip
+    with serving(["phoenix", "serve"], f"http://127.0.0.1:{port}/healthz", home, **environment):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("phoenix") is None, reason="Arize Phoenix is not installed: pip install arize-phoenix")
+def test_phoenix_shows_our_spans(tmp_path: Path) -> None:
+    """A whole backend by others: kinds, messages, tokens and the project are where it looks for them."""
+    with phoenix(tmp_path) as base:
         loopkit.init("svc", export=[backends.phoenix(base, project="helpdesk", content=True)])
         with loopkit.context(session_id="s-1"), loopkit.span("triage", task="triage", input={"ticket": "x"}) as outer:
             outer.set(output="cards")
@@ -314,13 +333,11 @@ def test_phoenix_shows_our_spans(tmp_path: Path) -> None:
             loopkit.record_model_call(provider="acme", model="e", operation="embeddings", input="card")
         loopkit.shutdown(30)
         found: list[dict[str, Any]] = []
+        deadline = time.monotonic() + 60
         while len(found) < 6 and time.monotonic() < deadline:
             time.sleep(1)
             answer = httpx.get(f"{base}/v1/projects/helpdesk/spans", params={"limit": 10}, timeout=30)
             found = answer.json()["data"] if answer.is_success else []
-    finally:
-        server.terminate()
-        server.wait(30)
     by_kind = {span["span_kind"]: span for span in found}
     assert set(by_kind) == {"CHAIN", "LLM", "TOOL", "RETRIEVER", "AGENT", "EMBEDDING"}
     assert by_kind["LLM"]["parent_id"] == by_kind["AGENT"]["context"]["span_id"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from loopkit.capture.places import Place
 from loopkit.types import Feedback
 from loopkit.wire.encode import EncodedSpan
 
@@ -17,6 +19,8 @@ class Batch:
     feedback: tuple[Feedback, ...] = ()
     resource: bytes | None = None
     """What the spans' process is, where another one recorded them than this."""
+    places: Mapping[str, Place] = field(default_factory=dict[str, Place])
+    """By the ids of feedback events, what they are about: as far as it is known, and for who exports alone."""
 
 
 class NotTaken(OSError):

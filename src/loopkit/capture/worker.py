@@ -21,6 +21,7 @@ from loopkit import _host
 from loopkit.capture.budget import Budget
 from loopkit.capture.finish import Finisher
 from loopkit.capture.live import LiveSpan
+from loopkit.capture.places import Places
 from loopkit.capture.sampling import Tail, keys_of
 from loopkit.capture.sinks import Batch, Drainable, NotTaken, Sink
 from loopkit.config import Settings
@@ -50,6 +51,9 @@ class Worker:
         self.sinks = sinks
         self.finisher = Finisher(settings)
         self.tail = tail
+        self.places = Places()
+        self.exports = bool(settings.destinations)
+        """Whether anybody wants to know which span a response's id or a key stands for."""
         self.recorded = 0
         """Spans handed on."""
         self.dropped = 0
@@ -255,12 +259,16 @@ class Worker:
                     read.append(self.finisher.read(item))
                 else:
                     spans.append((item, self.finisher.span(item)))
+                    if self.exports:
+                        self.places.note(item, self.finisher.keys(item))
             except Exception as error:  # noqa: BLE001  # this span's fault: the others go on
                 self._note("encoding a span", error)
         kept, asked = self.tail.sift(spans, self.finisher.keys)
         kept += read
         if kept or feedback:
-            self._hand_on(Batch(tuple(kept), tuple(feedback)))
+            found = ((event.id, self.places.find(event)) for event in feedback)
+            places = {id: place for id, place in found if place is not None}
+            self._hand_on(Batch(tuple(kept), tuple(feedback), places=places))
         asked |= {key for event in feedback for key in keys_of(event)}
         if asked:
             again = partial(self.tail.release, asked, lambda resource, found: self._hand_on(Batch(found, (), resource)))

@@ -37,6 +37,8 @@ from loopkit.signals import say
 from loopkit.signals.declared import declared
 from loopkit.signals.state import orphans as orphan_events
 from loopkit.store.locate import open_store
+from loopkit.store.outbox import resend
+from loopkit.store.outbox import untold as untold_feedback
 from loopkit.store.sqlite import Store
 from loopkit.tuning.adapters import tune as run_tuner
 from loopkit.types import Variant
@@ -284,13 +286,17 @@ def demo(
 def feedback_options(
     context: typer.Context,
     orphans: Annotated[bool, typer.Option("--orphans", help="What waits for a target that isn't known yet.")] = False,
+    untold: Annotated[bool, typer.Option("--untold", help="What backends have not taken yet, and why.")] = False,
 ) -> None:
     """What people said."""
-    if context.invoked_subcommand is None:
-        if not orphans:
-            out.print(context.get_help(), highlight=False)
-            return
-        store = open_store()
+    if context.invoked_subcommand is not None:
+        return
+    store = open_store() if orphans or untold else None
+    if store is None:
+        out.print(context.get_help(), highlight=False)
+    elif untold:
+        out.print(screen.untold(untold_feedback(store)))
+    else:
         out.print(screen.feedback(store, orphan_events(store)))
 
 
@@ -358,6 +364,12 @@ def feedback_retract(event: Annotated[str, typer.Argument(help="The event's id."
     with _recording():
         say.retract(found[0])
     out.print(f"retracted {found[0].id}")
+
+
+@feedback_app.command("resend")
+def feedback_resend() -> None:
+    """Have what backends have not taken be tried again, by the process that sends."""
+    out.print(f"{resend(open_store())} targets are told of again", highlight=False)
 
 
 @signals_app.command("sense")

@@ -23,6 +23,7 @@ from loopkit.export.place import spools
 from loopkit.export.vitals import healths
 from loopkit.signals.state import held, orphans
 from loopkit.store.beside import waiting_beside
+from loopkit.store.outbox import untold
 from loopkit.store.sink import StoreSink
 from loopkit.store.sqlite import FILE, Store
 from loopkit.types import Span
@@ -154,6 +155,7 @@ def _store() -> list[Finding]:
         stats = store.stats()
         state = held(store)
         early = len(orphans(store))
+        waiting = untold(store)
     except LoopkitError as error:
         return [Finding("store", False, str(error))]
     text = f"{home}: {stats['spans']} spans, {stats['feedback']} feedback events, {stats['bytes'] / 1e6:.1f} MB"
@@ -163,7 +165,9 @@ def _store() -> list[Finding]:
         said += f", {beside} wait beside the store, which was busy: the next process that records brings them over"
     if early:
         said += " (loopkit feedback --orphans)"
-    return [Finding("store", True, text), Finding("feedback", True, said)]
+    if waiting:
+        said += f", {len(waiting)} targets aren't told of elsewhere (loopkit feedback --untold)"
+    return [Finding("store", True, text), Finding("feedback", not any(each.is_refused for each in waiting), said)]
 
 
 def _processes() -> list[Finding]:

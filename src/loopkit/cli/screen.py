@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from typing import Any, Literal
 
 from rich.console import Console, Group
@@ -22,6 +23,7 @@ from loopkit.evals.experiment import Experiment
 from loopkit.export.spool import DiskSpool
 from loopkit.observe.look import Failure, Figures
 from loopkit.signals.state import held
+from loopkit.store.outbox import Untold
 from loopkit.store.sqlite import Store
 from loopkit.types import Feedback, Span, Variant
 
@@ -157,6 +159,16 @@ def feedback(store: Store, events: Sequence[Feedback]) -> Table:
         what = event.correction if event.correction is not None else event.value
         cells = (event.id, store.resolve(event), event.name, short(what, 40), event.source, event.by or "")
         made.add_row(*map(escape, cells))
+    return made
+
+
+def untold(waiting: Sequence[Untold]) -> Table:
+    """See `loopkit.untold`."""
+    made = table("destination", "#target", "since", ">tries", "why")
+    for each in waiting:
+        since = datetime.fromtimestamp(each.since / 1e9, timezone.utc).isoformat(sep=" ", timespec="seconds")
+        why = f"refused: {each.reason}" if each.is_refused else each.reason
+        made.add_row(*map(escape, (each.destination, each.target, since, str(each.tries), short(why, 80))))
     return made
 
 

@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -19,9 +20,11 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from loopkit import _host
+from loopkit.capture.places import Place
 from loopkit.capture.sinks import Batch
 from loopkit.config import Destination, Settings
-from loopkit.types import Kind
+from loopkit.export.statements import EVENT, encode_statement, statement_values
+from loopkit.types import Feedback, Kind
 from loopkit.wire.decode import attributes_of
 from loopkit.wire.names import OUR_PREFIXES
 
@@ -51,6 +54,8 @@ class HostSink:
         self._version = version
         self._found = found
         self._provider: Any = None
+        self._logs: Any = None
+        self._signals = settings.signals
         self._start_empty()
 
     def serves(self, destination: Destination) -> bool:
@@ -59,6 +64,7 @@ class HostSink:
 
     def look(self) -> Any:
         """The provider whose processors can be reached, or None. It may come, or be replaced, at any time."""
+        self._look_for_logs()
         given = trace.get_tracer_provider()
         found = next((each for each in (given, getattr(given, "provider", None)) if _processors(each)), None)
         if found is not self._provider:
@@ -85,20 +91,38 @@ class HostSink:
 
     def accept(self, batch: Batch) -> None:
         """See `Sink.accept`."""
-        if self.look() is None:
-            return
-        for span in batch.spans:
-            if not span.sampled:
+        is_reached = self.look() is not None
+        logs = self._logs
+        for span in batch.spans if is_reached else ():
+            if span.sampled:
+                self._put(span.exported(content=self._content))
+        for event in batch.feedback if is_reached or logs is not None else ():
+            place = batch.places.get(event.id)
+            if place is not None and not place.sampled:
                 continue
-            if len(self._queue) >= _QUEUE_LIMIT:
-                self.dropped += 1
-                _host.warn_now_and_then(
-                    "host queue", f"the application's processors are behind: {self.dropped} dropped"
-                )
-                continue
-            self._accepted += 1
-            self._queue.append(span.exported(content=self._content))
+            values = statement_values(event, content=self._content, signals=self._signals)
+            if is_reached:
+                self._put(encode_statement(event, values, *place[:2]) if place else encode_statement(event, values))
+            if logs is not None:
+                self._put(partial(_emit, logs, self._version, event, values, place))
         self._wake()
+
+    def _put(self, item: bytes | Callable[[], object]) -> None:
+        if len(self._queue) >= _QUEUE_LIMIT:
+            self.dropped += 1
+            _host.warn_now_and_then("host queue", f"the application's processors are behind: {self.dropped} dropped")
+            return
+        self._accepted += 1
+        self._queue.append(item)
+
+    def _look_for_logs(self) -> None:
+        """For the application's logger provider, where it has set one: at any time, as the other."""
+        module = sys.modules.get("opentelemetry._logs")
+        given = None if module is None else module.get_logger_provider()
+        is_set = given is not None and type(given).__name__ not in ("ProxyLoggerProvider", "NoOpLoggerProvider")
+        if is_set and self._logs is None:
+            self._found()
+        self._logs = given if is_set else None
 
     def sync(self) -> None:
         """See `Sink.sync`: wait a little until the processors have what was accepted."""
@@ -117,7 +141,7 @@ class HostSink:
         self._start_empty()
 
     def _start_empty(self) -> None:
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes | Callable[[], object]] = deque()
         self._work = threading.Event()
         self._accepted = self._handed_on = 0
         self._stopped = False
@@ -149,11 +173,13 @@ class HostSink:
 
     def _hand_on(self) -> None:
         while self._queue:
-            data = self._queue.popleft()
+            item = self._queue.popleft()
             with _host.Shielded("handing a span to the application's processors"):
                 provider = self._provider
-                if provider is not None:
-                    provider._active_span_processor.on_end(readable(data, provider, self._version))
+                if callable(item):
+                    item()
+                elif provider is not None:
+                    provider._active_span_processor.on_end(readable(item, provider, self._version))
             self._handed_on += 1
 
 
@@ -191,6 +217,25 @@ def readable(data: bytes, provider: Any, version: str) -> ReadableSpan:
         start_time=message.start_time_unix_nano,
         end_time=message.end_time_unix_nano,
         instrumentation_scope=InstrumentationScope("loopkit", version),
+    )
+
+
+def _emit(logs: Any, version: str, event: Feedback, values: Mapping[str, Any], place: Place | None) -> None:
+    """The conventions' log event, below the span that is meant."""
+    from opentelemetry import context as otel_context
+    from opentelemetry._logs import SeverityNumber
+
+    around = otel_context.Context()
+    if place is not None:
+        about = SpanContext(place.trace_id, place.span_id or 0, is_remote=True, trace_flags=_SAMPLED)
+        around = trace.set_span_in_context(trace.NonRecordingSpan(about), around)
+    logs.get_logger("loopkit", version).emit(
+        timestamp=event.at,
+        observed_timestamp=event.arrived_at,
+        context=around,
+        severity_number=SeverityNumber.INFO,
+        attributes=dict(values),
+        event_name=EVENT,
     )
 
 

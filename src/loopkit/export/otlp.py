@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import context as otel_context
 
 from loopkit import _host
+from loopkit.capture.places import Place
 from loopkit.capture.sinks import Batch
 from loopkit.config import Destination, Settings
 from loopkit.export.place import spool_of
 from loopkit.export.reshape import Reshape, service_in, with_resource
 from loopkit.export.spool import Waiting
+from loopkit.export.statements import encode_statement, statement_values
 from loopkit.export.transport import NotNow, Refused, Transport, transport_to
 from loopkit.export.vitals import Delivery
+from loopkit.types import Feedback
 from loopkit.wire.encode import encode_request, spans_in
 
 _LARGEST_BATCH = 2 << 20
@@ -51,6 +54,7 @@ class OtlpSink:
         asked = destination.content
         self._content = settings.content == "export" if asked is None else asked and settings.content != "off"
         self._reshape = Reshape(destination, settings.limits, settings.service, settings.store or settings.home)
+        self._signals = settings.signals
         self._resource = resource
         self._more_resource = tuple(destination.resource.items())
         self._version = version
@@ -72,7 +76,8 @@ class OtlpSink:
 
     def accept(self, batch: Batch) -> None:
         """See `Sink.accept`: on return the batch is in the spool."""
-        if not batch.spans or not self._served():
+        said = batch.feedback if self.destination.feedback == "span" else ()
+        if not (batch.spans or said) or not self._served():
             return
         dropped = self.spool.dropped
         try:
@@ -81,7 +86,8 @@ class OtlpSink:
                 self._reshape(span.exported(content=self._content), crowded=span.crowded, service=service)
                 for span in batch.spans
             )
-            spans = [span for span in reshaped if span is not None]
+            statements = (self._reshape(self._statement(event, batch.places), crowded=False) for event in said)
+            spans = [span for span in (*reshaped, *statements) if span is not None]
             for portion in _portions(spans):
                 resource = batch.resource or self._encoded_resource
                 if self._more_resource:
@@ -95,6 +101,11 @@ class OtlpSink:
                 f"spool of {self.destination.endpoint}",
                 f"the spool for {self.destination.endpoint} is full: {self.spool.dropped} batches were dropped so far",
             )
+
+    def _statement(self, event: Feedback, places: Mapping[str, Place]) -> bytes:
+        values = statement_values(event, content=self._content, signals=self._signals)
+        place = places.get(event.id)
+        return encode_statement(event, values) if place is None else encode_statement(event, values, *place[:2])
 
     def sync(self) -> None:
         """See `Sink.sync`."""

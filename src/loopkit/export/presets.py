@@ -14,6 +14,7 @@ from loopkit.config import Destination
 from loopkit.errors import InvalidSetting
 from loopkit.wire import names
 
+PHOENIX_PROJECT = "openinference.project.name"
 _CACHE_WRITE = {names.CACHE_WRITE_TOKENS: "gen_ai.usage.cache_creation.input_tokens"}
 """Renamed in the conventions after these backends learned it."""
 
@@ -35,8 +36,9 @@ def phoenix(
         "",
         more,
         headers={"authorization": f"Bearer {key}"} if key else {},
-        resource={"openinference.project.name": named} if named else {},
+        resource={PHOENIX_PROJECT: named} if named else {},
         renames=_CACHE_WRITE,
+        feedback="phoenix",
     )
 
 
@@ -58,6 +60,7 @@ def langfuse(
             names.PROMPT_NAME: "langfuse.observation.prompt.name",
             names.PROMPT_VERSION: "langfuse.observation.prompt.version",
         },
+        feedback="langfuse",
     )
 
 
@@ -65,7 +68,7 @@ def mlflow(endpoint: str | None = None, *, experiment_id: str | None = None, **m
     """An MLflow tracking server. Else `MLFLOW_TRACKING_URI` (or localhost) and `MLFLOW_EXPERIMENT_ID` (or 0)."""
     base = endpoint or os.environ.get("MLFLOW_TRACKING_URI") or "http://127.0.0.1:5000"
     experiment = experiment_id or os.environ.get("MLFLOW_EXPERIMENT_ID") or "0"
-    return _destination(base, "", more, headers={"x-mlflow-experiment-id": str(experiment)})
+    return _destination(base, "", more, headers={"x-mlflow-experiment-id": str(experiment)}, feedback="mlflow")
 
 
 def logfire(endpoint: str | None = None, *, token: str | None = None, **more: Any) -> Destination:
@@ -77,8 +80,45 @@ def logfire(endpoint: str | None = None, *, token: str | None = None, **more: An
 def datadog(endpoint: str | None = None, *, api_key: str | None = None, **more: Any) -> Destination:
     """Datadog's LLM Observability, without an agent. Else otlp. and `DD_SITE` (or datadoghq.com), and `DD_API_KEY`."""
     key = _needed("datadog's api_key", api_key, "DD_API_KEY")
-    base = endpoint or f"https://otlp.{os.environ.get('DD_SITE') or 'datadoghq.com'}"
-    return _destination(base, "", more, headers={"dd-api-key": key, "dd-otlp-source": "llmobs"})
+    site = os.environ.get("DD_SITE") or "datadoghq.com"
+    return _destination(
+        endpoint or f"https://otlp.{site}",
+        "",
+        more,
+        headers={"dd-api-key": key, "dd-otlp-source": "llmobs"},
+        feedback="datadog",
+        feedback_url=f"https://api.{site}",
+    )
+
+
+def langsmith(
+    endpoint: str | None = None, *, api_key: str | None = None, project: str | None = None, **more: Any
+) -> Destination:
+    """LangSmith. Else `LANGSMITH_ENDPOINT` (or its US cloud), `LANGSMITH_API_KEY`, `LANGSMITH_PROJECT`."""
+    key = _needed("langsmith's api_key", api_key, "LANGSMITH_API_KEY")
+    named = project or os.environ.get("LANGSMITH_PROJECT")
+    return _destination(
+        endpoint or os.environ.get("LANGSMITH_ENDPOINT") or "https://api.smith.langchain.com",
+        "/otel",
+        more,
+        headers={"x-api-key": key, **({"langsmith-project": named} if named else {})},
+        feedback="langsmith",
+    )
+
+
+def braintrust(
+    endpoint: str | None = None, *, api_key: str | None = None, project_id: str | None = None, **more: Any
+) -> Destination:
+    """Braintrust. Else `BRAINTRUST_API_URL` (or its US data plane), `BRAINTRUST_API_KEY`, `BRAINTRUST_PROJECT_ID`."""
+    key = _needed("braintrust's api_key", api_key, "BRAINTRUST_API_KEY")
+    project = _needed("braintrust's project_id", project_id, "BRAINTRUST_PROJECT_ID")
+    return _destination(
+        endpoint or os.environ.get("BRAINTRUST_API_URL") or "https://api.braintrust.dev",
+        "/otel",
+        more,
+        headers={"authorization": f"Bearer {key}", "x-bt-parent": f"project_id:{project}"},
+        feedback="braintrust",
+    )
 
 
 def honeycomb(

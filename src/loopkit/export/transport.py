@@ -65,7 +65,7 @@ class HttpTransport:
             **destination.headers,
         }
         # Without TLS no certificates are loaded, which takes longer than sending thousands of spans.
-        verify: Any = urlsplit(self._url).scheme == "https" and _trust(destination)
+        verify: Any = urlsplit(self._url).scheme == "https" and trust(destination)
         self._client = httpx.Client(transport=transport, timeout=destination.timeout, verify=verify)
 
     def send(self, data: bytes) -> Rejected:
@@ -78,10 +78,7 @@ class HttpTransport:
             raise NotNow(f"{type(error).__name__}: {error}") from error
         if response.is_success:
             return _rejected(response.content) if "protobuf" in response.headers.get("content-type", "") else _NOTHING
-        said = f"HTTP {response.status_code}: {response.text[:500]}"
-        if response.status_code in _RETRYABLE:
-            raise NotNow(said, _retry_after(response))
-        raise Refused(said)
+        raise failure(response)
 
     def close(self) -> None:
         """See `Transport.close`."""
@@ -132,7 +129,7 @@ class GrpcTransport:
         self._channel.close()
 
 
-def _trust(destination: Destination) -> Any:
+def trust(destination: Destination) -> Any:
     """Whom to trust and who we are, over TLS."""
     if destination.certificate is None and destination.client_certificate is None:
         return True
@@ -168,6 +165,12 @@ def _rejected(answer: bytes) -> Rejected:
     except DecodeError:
         return _NOTHING
     return Rejected(partial.rejected_spans, partial.error_message)
+
+
+def failure(response: httpx.Response) -> NotNow | Refused:
+    """What an answer means that is no success."""
+    said = f"HTTP {response.status_code}: {response.text[:500]}"
+    return NotNow(said, _retry_after(response)) if response.status_code in _RETRYABLE else Refused(said)
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -5,7 +5,8 @@ lie apart from the rows, so that going over many rows doesn't read what was said
 all that show it: spans, datasets, batches before they are rows. A batch that can't be read is put `aside`, with the
 reason, so that it stands in nobody's way. `held` counts what spans and media hold. Of a user's removed spans, `past`
 keeps what outlives them, feedback and the spans that documents `mention`, and `gone` their traces, sessions and
-responses, so that what is said of them later can be forgotten too.
+responses, so that what is said of them later can be forgotten too. `told` is how far a destination has looked for
+feedback to tell of, `untold` the targets it still has to be told of.
 """
 
 from __future__ import annotations
@@ -88,6 +89,14 @@ MIGRATIONS = (
     CREATE TRIGGER body_went AFTER DELETE ON body BEGIN UPDATE held SET bytes = bytes - length(OLD.data) - {ROW}; END;
     CREATE TRIGGER medium_came AFTER INSERT ON medium BEGIN UPDATE held SET bytes = bytes + length(NEW.data); END;
     CREATE TRIGGER medium_went AFTER DELETE ON medium BEGIN UPDATE held SET bytes = bytes - length(OLD.data); END;
+    """,
+    """
+    CREATE TABLE told (destination TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE untold (
+        destination TEXT NOT NULL, target TEXT NOT NULL, seq INTEGER NOT NULL, since INTEGER NOT NULL, due INTEGER,
+        leased_until INTEGER NOT NULL DEFAULT 0, tries INTEGER NOT NULL DEFAULT 0, reason TEXT,
+        PRIMARY KEY (destination, target)
+    ) WITHOUT ROWID;
     """,
 )
 """One script a version; the store's version is how many of them it has seen."""

@@ -80,6 +80,21 @@ CONTENT_STATUS = (
     "loopkit.content.status"  # local, off, failed (redactor raised), truncated, shed (budget); absent when kept
 )
 CANCELLED = "loopkit.cancelled"  # true where a stream or call was stopped before its end
+EVALUATION_NAME = "gen_ai.evaluation.name"  # of a statement: its name, such as helpful
+EVALUATION_SCORE = "gen_ai.evaluation.score.value"  # of a statement: its number; 1 and 0 for true and false
+EVALUATION_LABEL = "gen_ai.evaluation.score.label"  # of a statement: true, false, or its text (a text is content)
+EVALUATION_EXPLANATION = "gen_ai.evaluation.explanation"  # content: the comment of a statement
+FEEDBACK_ID = "loopkit.feedback.id"  # of a statement: the event's
+FEEDBACK_TARGET = "loopkit.feedback.target"  # of a statement: what it is about, as it was given
+FEEDBACK_SOURCE = "loopkit.feedback.source"  # of a statement: user, reviewer, code, judge, guardrail, system
+FEEDBACK_KIND = "loopkit.feedback.kind"  # of a statement: explicit, implicit, inferred
+FEEDBACK_BY = "loopkit.feedback.by"  # of a statement: a pseudonym of whoever made it
+FEEDBACK_WEIGHT = "loopkit.feedback.weight"  # of a statement: its weight
+FEEDBACK_CORRECTION = "loopkit.feedback.correction"  # content: what the output should have been, JSON or a text
+FEEDBACK_PREFERRED_OVER = "loopkit.feedback.preferred_over"  # of a preference: the other target
+FEEDBACK_RANKING = "loopkit.feedback.ranking"  # of a ranking: the targets, best first
+FEEDBACK_SUPERSEDES = "loopkit.feedback.supersedes"  # of a statement: the event that it replaces
+FEEDBACK_RETRACTS = "loopkit.feedback.retracts"  # of a retraction: the event that it takes back
 GUARD_NAME = "loopkit.guardrail.name"  # the check
 GUARD_STAGE = "loopkit.guardrail.stage"  # input or output
 GUARD_OUTCOME = "loopkit.guardrail.outcome"  # allow, flag, redact, block, error
