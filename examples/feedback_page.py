@@ -4,6 +4,7 @@ Open http://127.0.0.1:8000, press a thumb, write a comment, copy or edit the ans
 `loopkit feedback list`.
 """
 
+import html
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,7 +48,9 @@ def answer(question: str) -> str:
 async def page(question: str = "everything") -> HTMLResponse:
     with loopkit.span("page") as request:
         token = loopkit.feedback_token(request)
-        return HTMLResponse(PAGE.format(token=token, answer=answer(question)), headers={web.FEEDBACK_HEADER: token})
+        return HTMLResponse(
+            PAGE.format(token=token, answer=html.escape(answer(question))), headers={web.FEEDBACK_HEADER: token}
+        )
 
 
 def check() -> None:

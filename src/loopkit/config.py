@@ -390,6 +390,12 @@ def home_directory(environ: Mapping[str, str] | None = None) -> Path:
     return Path(env.get("LOOPKIT_HOME") or ".loopkit").absolute()
 
 
+def feedback_keys(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """`LOOPKIT_FEEDBACK_KEYS`, those that are there."""
+    env = os.environ if environ is None else environ
+    return tuple(each.strip() for each in env.get("LOOPKIT_FEEDBACK_KEYS", "").split(",") if each.strip())
+
+
 def parse_pairs(name: str, text: str) -> dict[str, str]:
     """`a=1,b=2` as OpenTelemetry's variables have it, percent-decoded."""
     pairs: dict[str, str] = {}

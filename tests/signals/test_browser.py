@@ -17,6 +17,7 @@ from examples.feedback_page import app
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import loopkit
+from loopkit.signals.sensors import similarity
 from loopkit.types import Feedback
 
 CHROMIUM = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
@@ -90,7 +91,8 @@ def test_everything_that_is_said_and_done(browser: Browser, url: str) -> None:
     found = said("thumbs", "stars", "comment", "regenerated", "stopped", "copied", "edited", "dwell")
     values = {name: event.value for name, event in found.items()}
     assert values.pop("dwell") >= 1  # type: ignore[operator]
-    assert values.pop("edited") == pytest.approx(1 - 1 / len("The answer to 'everything' is 42."))
+    before, after = "The answer to 'everything' is 42.", "The answer to 'everything' is 43."
+    assert values.pop("edited") == pytest.approx(similarity(before, after))
     assert values == {
         "thumbs": False, "stars": 4.0, "comment": None, "regenerated": True, "stopped": True, "copied": True,
     }  # fmt: skip
@@ -153,6 +155,76 @@ def test_the_page_of_a_link_in_a_mail(browser: Browser, url: str) -> None:
 
 def test_it_measures_edits_as_the_library_does(browser: Browser, url: str) -> None:
     page = open_page(browser, url)
-    pairs = [["", ""], ["abc", ""], ["kitten", "sitting"], ["a", "a"], ["flaw", "lawn"]]
+    pairs = [["", ""], ["abc", ""], ["kitten", "sitting"], ["a", "a"], ["flaw", "lawn"], ["a  b\n", "a b"],
+             ["cärd", "ca\u0308rd"], ["żółw 🐢 x", "żółw 🐙 x"], ["x" * 6000, "x" * 5999 + "y"]]  # fmt: skip
     measured = [page.evaluate("([a, b]) => loopkit.similarity(a, b)", pair) for pair in pairs]
-    assert measured == pytest.approx([1, 0, 1 - 3 / 7, 1, 0.5])
+    assert measured == pytest.approx([similarity(*pair) for pair in pairs], abs=2e-6)
+
+
+SCENE = """([token, other]) => {
+  document.body.insertAdjacentHTML('beforeend', '<section id=out><div id=in>' +
+    '<button data-loopkit-thumb=up>y</button><textarea data-loopkit-edit></textarea></div></section>');
+  const url = document.querySelector('main').getAttribute('data-loopkit-url');
+  document.querySelector('#in textarea').value = 'x'.repeat(6000);
+  window.outer = loopkit.track(document.getElementById('out'), other, { url });
+  window.inner = loopkit.track(document.getElementById('in'), token, { url });
+}"""
+
+
+def test_of_elements_in_each_other_the_innermost_tells_and_half_a_text_is_no_correction(
+    browser: Browser, url: str
+) -> None:
+    page = open_page(browser, url)
+    page.evaluate(SCENE, [loopkit.feedback_token("order:in"), loopkit.feedback_token("order:out")])
+    page.click("#in button")
+    page.fill("#in textarea", "x" * 5999 + "y")
+    page.locator("#in textarea").blur()
+    page.wait_for_timeout(200)
+    page.goto("about:blank")
+    found = said("thumbs", "edited")
+    assert [(e.target, e.name) for e in loopkit.open_store().feedback() if e.name == "thumbs"] == [
+        ("order:in", "thumbs")
+    ]
+    assert 0.99 < float(found["edited"].value or 0) < 1
+    assert found["edited"].correction is None
+
+
+def test_much_at_once_is_sent_in_portions(browser: Browser, url: str) -> None:
+    page = open_page(browser, url)
+    token = loopkit.feedback_token("order:1", ["edited"])
+    page.evaluate(
+        """([token, url]) => { const t = loopkit.track(document.createElement('p'), token, { url });
+        for (let n = 0; n < 12; n++) t.note('edited', n / 20, { x: '字'.repeat(4000) }); }""",
+        [token, f"{url.rstrip('/')}/loop"],
+    )
+    deadline = time.monotonic() + DEADLINE
+    while len(loopkit.open_store().feedback()) < 12:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_consent_that_is_withdrawn_stops_what_was_not_sent_yet(browser: Browser, url: str) -> None:
+    page = open_page(browser, url)
+    page.click("[data-loopkit-regenerate]")
+    page.evaluate("loopkit.consent = false")
+    page.goto("about:blank")
+    page.wait_for_timeout(300)
+    assert loopkit.open_store().feedback() == []
+
+
+def test_time_away_doesnt_end_what_is_seen(browser: Browser, url: str) -> None:
+    page = open_page(browser, url)
+    hide = """hidden => { Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true });
+        document.dispatchEvent(new Event('visibilitychange')); }"""
+    page.wait_for_timeout(1_300)
+    page.evaluate(hide, True)
+    page.wait_for_timeout(500)
+    page.evaluate(hide, False)
+    page.wait_for_timeout(2_300)
+    page.goto("about:blank")
+    deadline = time.monotonic() + DEADLINE
+    while len([event for event in loopkit.open_store().feedback() if event.name == "dwell"]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first, last = (event.value for event in loopkit.open_store().feedback() if event.name == "dwell")
+    assert float(last or 0) >= float(first or 0) + 2

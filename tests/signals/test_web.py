@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import fastapi
@@ -23,7 +24,8 @@ from loopkit.signals.endpoint import Asked, Endpoint
 from loopkit.signals.tokens import InvalidToken, Keys, read_token
 from loopkit.testing import MemorySink
 
-RING = Keys([b"a secret of some length"])
+SECRETS = ["a secret of some length"]
+RING = Keys([SECRETS[0].encode()])
 ORIGIN = "https://app.example"
 
 
@@ -104,7 +106,13 @@ def test_refusals_are_one_word(stored: MemorySink, caplog: pytest.LogCaptureFixt
             (post(token, headers=here, body={"t": token}), 400, "bad_request"),
             (post(token, headers=here, body={"t": token, "n": "thumbs", "target": "x"}), 400, "bad_request"),
             (send("POST", "/f", b"{", here), 400, "bad_request"),
+            (post(token, headers=here, id="x" * 65), 400, "bad_request"),
+            (post(token, headers=here, id=0), 400, "bad_request"),
+            (post(token, headers=here, x="Send your PIN to evil.example"), 403, "wrong_name"),
+            (post(token, value={"mail": "ana@example.org"}, headers=here), 422, "invalid_value"),
+            (send("GET", f"/f/{token}?{'&'.join(f'u{n}=1' for n in range(70))}"), 400, "bad_request"),
             (send("GET", "/f"), 405, "wrong_method"),
+            (send("GET", "/f/batch"), 405, "wrong_method"),
             (send("PUT", "/f/batch"), 405, "wrong_method"),
             (send("GET", "/other"), 404, "not_found"),
             (send("GET", "/f/../f/x/y"), 404, "not_found"),
@@ -112,7 +120,7 @@ def test_refusals_are_one_word(stored: MemorySink, caplog: pytest.LogCaptureFixt
     for answer, status, word in cases:
         assert (answer.status_code, answer.json()) == (status, {"error": word})
     assert events() == []
-    assert not any(part in caplog.text for part in (token, claims, signature, expired))
+    assert not any(part in caplog.text for part in (token, claims, signature, expired, "ana@example.org"))
 
 
 def test_a_token_for_one_event_takes_that_one(stored: MemorySink) -> None:
@@ -121,8 +129,10 @@ def test_a_token_for_one_event_takes_that_one(stored: MemorySink) -> None:
     assert post(token, "thumbs", [1], id="a", app=app).status_code == 422  # nothing was said yet
     assert post(token, "thumbs", True, id="b", app=app).status_code == 204
     assert post(token, "thumbs", True, id="b", app=app).status_code == 204
-    refused = post(token, "thumbs", False, id="c", app=app)
-    assert (refused.status_code, refused.json()) == (409, {"error": "replayed_token"})
+    for value, id in ((False, "c"), (False, "b"), (False, ""), ([1], "b"), (False, "a")):
+        refused = post(token, "thumbs", value, id=id, app=app)
+        assert (refused.status_code, refused.json()) == (409, {"error": "replayed_token"})
+    assert post(token, "thumbs", True, id="b", app=app).status_code == 204
     assert post(token, "thumbs", False, id="c").status_code == 204  # another process doesn't know, but the log does
     state = loopkit.held(loopkit.open_store())
     assert [event.value for event in state.about("order:1")] == [True]
@@ -203,7 +213,7 @@ def test_other_pages_may_ask_but_the_token_decides(stored: MemorySink) -> None:
 
 def test_who_sends_too_much_is_told_to_wait(stored: MemorySink) -> None:
     now = [0.0]
-    endpoint = Endpoint(per_minute=3, clock=lambda: now[0])
+    endpoint = Endpoint(per_minute=3, per_address=30, clock=lambda: now[0])
 
     def status(token: str, client: str = "a") -> int:
         body = json.dumps({"t": token, "n": "thumbs", "v": True}).encode()
@@ -214,15 +224,28 @@ def test_who_sends_too_much_is_told_to_wait(stored: MemorySink) -> None:
     now[0] += 20  # a third of a minute: one more
     assert [status(token) for _ in range(2)] == [204, 429]
     others = [loopkit.feedback_token(f"order:{number}") for number in range(40)]
-    assert [status(one) for one in others].count(204) == 29  # of the address's thirty, one is spent
+    assert [status(one) for one in others].count(204) == 28  # of the address's thirty, two are spent
+    assert status("forged") == 429
     assert status(others[-1], "b") == 204
 
 
 def test_keys_are_changed_while_tokens_are_about(monkeypatch: pytest.MonkeyPatch, stored: MemorySink) -> None:
     home_made = loopkit.feedback_token("order:1")
     monkeypatch.setenv("LOOPKIT_FEEDBACK_KEYS", "the-new-one-of-length,the old one")
-    with pytest.raises(InvalidSetting, match="has a key of 11 characters"):
+    with pytest.raises(InvalidSetting, match="a feedback key has 11 characters"):
         loopkit.feedback_token("order:1")
+    with pytest.raises(InvalidSetting, match="a feedback key has 11 characters"):
+        web.FeedbackApp()  # and not: every token is invalid
+    own = ["of-an-app-by-itself"]
+    token = loopkit.feedback_token("order:2", secrets=own)
+    monkeypatch.delenv("LOOPKIT_FEEDBACK_KEYS")
+    for app in (web.FeedbackApp, web.FeedbackWsgiApp):
+        with pytest.raises(InvalidSetting, match="secrets is empty"):
+            app(secrets=[])
+        with pytest.raises(InvalidSetting, match="has no path"):
+            app(app)
+    assert post(token, app=web.FeedbackApp(secrets=own)).status_code == 204
+    assert post(token).status_code == 401
     monkeypatch.setenv("LOOPKIT_FEEDBACK_KEYS", "the-old-one-of-length")
     old = loopkit.feedback_token("order:1")
     assert read_token(old).target == "order:1"
@@ -243,7 +266,7 @@ WORDS = st.text(min_size=1, max_size=40).filter(str.strip)
 
 @given(WORDS, st.sets(WORDS, min_size=1, max_size=5), st.booleans())
 def test_a_token_says_what_it_was_given(target: str, names: set[str], once: bool) -> None:
-    token = loopkit.feedback_token(target, sorted(names), once=once, origin=ORIGIN, ring=RING)
+    token = loopkit.feedback_token(target, sorted(names), once=once, origin=ORIGIN, secrets=SECRETS)
     claims = read_token(token, RING)
     assert (claims.target, claims.names, claims.once, claims.origin) == (target, tuple(sorted(names)), once, ORIGIN)
     assert token.isascii()
@@ -252,7 +275,7 @@ def test_a_token_says_what_it_was_given(target: str, names: set[str], once: bool
 
 @given(st.data())
 def test_no_changed_token_passes(data: st.DataObject) -> None:
-    token = loopkit.feedback_token("order:1", ["thumbs"], ring=RING)
+    token = loopkit.feedback_token("order:1", ["thumbs"], secrets=SECRETS)
     place = data.draw(st.integers(0, len(token) - 1))
     other = data.draw(st.characters())
     changed = token[:place] + other + token[place + 1 :]
@@ -334,7 +357,15 @@ def test_flask_takes_it_in(stored: MemorySink) -> None:
     assert wsgi(app, "POST", "/loop/f", body) == (204, b"")
     assert events() == [("order:1", "thumbs", True)]
     assert wsgi(app, "POST", "/loop/f", b"x" * 20_000)[0] == 413
-    assert wsgi(app, "POST", "/loop/f", body, CONTENT_LENGTH="abc")[0] == 413
+    for odd in ("abc", "-1", "²", "1 2"):
+        assert wsgi(app, "POST", "/loop/f", body, CONTENT_LENGTH=odd)[0] == 400
+    assert wsgi(app, "POST", "/loop/f", body, CONTENT_LENGTH="9" * 5000)[0] == 413
+    chunked = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+    assert wsgi(app, "POST", "/loop/f", body, **chunked)[0] == 204
+    assert wsgi(app, "POST", "/loop/f", b"x" * 20_000, **chunked)[0] == 413
+    bare = web.FeedbackWsgiApp(path="/loop")
+    assert wsgi(bare, "POST", "/f", body)[0] == 404
+    assert wsgi(bare, "GET", "/loop/loopkit.js", **{"wsgi.input": None})[0] == 200
     assert wsgi(app, "GET", "/loop/loopkit.js")[1].startswith(b"/* loopkit")
     assert wsgi(app, "HEAD", "/loop/loopkit.js") == (200, b"")
 
@@ -386,3 +417,65 @@ def test_the_token_reaches_the_page_in_a_header_or_at_the_end_of_a_stream(stored
     assert read_token(header).target == spans["answer"]
     assert text.startswith("data: 42\n\nevent: loopkit-feedback\ndata: ")
     assert read_token(text.rpartition("data: ")[2].strip()).target == spans["stream"]
+
+
+def test_what_is_too_deep_is_refused_and_spoils_nothing(stored: MemorySink) -> None:
+    deep: Any = "x"
+    for _ in range(250):
+        deep = [deep]
+    token = loopkit.feedback_token("order:1", ["edited"])
+    body = {"t": token, "n": "edited", "v": 0.5, "x": deep}
+    assert post(token, body=body).status_code == 422
+    with pytest.raises(InvalidInput, match="more than 64 lists and dicts"):
+        loopkit.feedback("order:1", correction=deep)
+    store = loopkit.open_store()
+    loopkit.feedback("order:1", "thumbs", True)
+    store.feedback()
+    with store.transaction() as connection:  # of a version that took it
+        row = "INSERT INTO feedback (id, target, name, at, arrived_at, body) VALUES ('x', 'order:1', 'n', 1, 1, ?)"
+        connection.execute(row, (json.dumps({"id": "x", "target": "t", "name": "n", "correction": deep}),))
+    assert [event.name for event in store.feedback()] == ["thumbs"]
+    assert len(loopkit.held(store).current) == 1
+
+
+def test_links_in_mails_may_be_followed_with_what_mailers_add(stored: MemorySink) -> None:
+    token = loopkit.feedback_token("order:1")
+    more = "&".join(f"utm_{n}=x" for n in range(9))
+    assert send("GET", f"/f/{token}?n=thumbs&v=true&{more}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("given_origin", "kept"),
+    [
+        ("https://App.Example", "https://app.example"),
+        ("https://app.example:443", "https://app.example"),
+        ("http://app.example:80", "http://app.example"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_origins_are_kept_as_browsers_write_them(given_origin: str, kept: str, stored: MemorySink) -> None:
+    token = loopkit.feedback_token("order:1", origin=given_origin)
+    assert read_token(token).origin == kept
+
+
+def test_where_a_key_cant_be_kept_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOOPKIT_HOME", str(file / "home"))
+        loopkit.feedback_token("order:1")
+    assert "set LOOPKIT_FEEDBACK_KEYS" in caplog.text
+
+
+def test_a_fault_on_the_worker_ends_the_request(stored: MemorySink, monkeypatch: pytest.MonkeyPatch) -> None:
+    from loopkit.capture import slot
+
+    def fail(*_: Any, **__: Any) -> bool:
+        raise RuntimeError("strict")
+
+    assert slot.recorder is not None
+    monkeypatch.setattr(slot.recorder.worker, "flush", fail)
+    with pytest.raises(RuntimeError, match="strict"):
+        post(loopkit.feedback_token("order:1"))
+    monkeypatch.undo()

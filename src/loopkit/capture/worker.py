@@ -278,7 +278,13 @@ class Worker:
         self.recorded += len(batch.spans)
         for index, sink in enumerate(self.sinks):
             held = self._held[index]
-            held.append(batch)
+            if held and batch.spans and batch.feedback:  # what people said doesn't wait behind spans
+                held.appendleft(replace(batch, spans=()))
+                held.append(replace(batch, feedback=()))
+            elif held and batch.feedback:
+                held.appendleft(batch)
+            else:
+                held.append(batch)
             while held:
                 try:
                     if held[0].spans or held[0].feedback:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from loopkit._json import canonical
 from loopkit.signals.fold import State
-from loopkit.signals.rewards import MEANINGS
+from loopkit.signals.rewards import MEANINGS, reward_of
 from loopkit.types import Feedback, Span
 
 _TRUST = {"reviewer": 2, "user": 1}
@@ -42,15 +42,13 @@ def expected_output(call: Span, events: Sequence[Feedback]) -> tuple[object, str
 
     A correction counts before a vote, a reviewer's word before a user's, the later before the earlier.
     """
-    corrections = [e for e in events if e.correction is not None and e.correction_status != "rejected"]
+    corrections = [e for e in events if corrects(e)]
     if corrections:
         return max(corrections, key=_weight).correction, None
-    votes = [e for e in events if isinstance(e.value, bool) and judges(e)]
-    if not votes:
-        return None, "with feedback that names no right output"
-    if max(votes, key=_weight).value:
+    good = _voted(events)
+    if good == 1.0:
         return call.output, None
-    return None, "called wrong without a correction"
+    return None, "called wrong without a correction" if good == 0.0 else "with feedback that names no right output"
 
 
 def outcome(call: Span, events: Sequence[Feedback]) -> float | None:
@@ -58,18 +56,37 @@ def outcome(call: Span, events: Sequence[Feedback]) -> float | None:
 
     Corrected or not, else the weightiest vote or rating.
     """
-    if any(e.correction is not None for e in events):
-        expected, why_not = expected_output(call, events)
-        return None if why_not is not None else float(expected == call.output)
-    votes = [e for e in events if isinstance(e.value, (bool, float)) and 0 <= e.value <= 1 and judges(e)]
-    return float(max(votes, key=_weight).value or 0) if votes else None
+    if any(corrects(e) for e in events):
+        return float(expected_output(call, events)[0] == call.output)
+    return _voted(events)
 
 
 def judges(event: Feedback) -> bool:
     """Whether its value says that a call was good or bad. What people only show is to be calibrated before it does."""
     meaning = MEANINGS.get(event.name)
-    is_shown = event.kind == "implicit" if meaning is None else meaning.kind != "explicit"
+    is_shown = event.kind != "explicit" if meaning is None else meaning.kind != "explicit"
     return event.name == "outcome" or not is_shown
+
+
+def corrects(event: Feedback) -> bool:
+    """Whether it says what the output should have been. What became of it counts when somebody has accepted that."""
+    if event.correction is None or event.correction_status == "rejected":
+        return False
+    return judges(event) or event.correction_status == "accepted"
+
+
+def goodness(event: Feedback) -> float | None:
+    """How good it calls a call, from 0 to 1: by the table of meanings, else a yes, a no, or a number in between."""
+    if event.name in MEANINGS:
+        found = reward_of(event)
+        return None if found is None else (found.value + 1) / 2
+    is_between = isinstance(event.value, (bool, float)) and 0 <= event.value <= 1
+    return float(event.value or 0) if is_between else None
+
+
+def _voted(events: Sequence[Feedback]) -> float | None:
+    votes = [e for e in events if judges(e) and goodness(e) is not None]
+    return goodness(max(votes, key=_weight)) if votes else None
 
 
 def first_outcome(call: Span, events: Sequence[Feedback]) -> tuple[int, float] | None:
@@ -84,7 +101,7 @@ def first_outcome(call: Span, events: Sequence[Feedback]) -> tuple[int, float] |
 
 def disagree(events: Sequence[Feedback]) -> bool:
     """Whether people said different things of one call."""
-    corrections = {canonical(e.correction) for e in events if e.correction is not None}
+    corrections = {canonical(e.correction) for e in events if corrects(e)}
     votes = {e.value for e in events if isinstance(e.value, bool) and judges(e)}
     return len(corrections) > 1 or len(votes) > 1
 

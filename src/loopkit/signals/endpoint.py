@@ -18,6 +18,7 @@ from threading import Lock
 from typing import Any, Final
 from urllib.parse import parse_qs, quote
 
+from loopkit._json import canonical
 from loopkit.capture import slot
 from loopkit.capture.dialects._content import mapping
 from loopkit.errors import InvalidInput
@@ -34,7 +35,10 @@ _JSON: Final = ("content-type", "application/json")
 _LONGEST_ID: Final = 64
 _EVENT: Final = frozenset(("t", "n", "v", "c", "x", "id"))
 """A token, a signal's name, its value, a comment, a correction, and the page's own id, so that it may send again."""
+_CORRECTING: Final = frozenset(("edited", "accepted"))
+"""Of the names that have a meaning, those that come with a correction."""
 _REMEMBERED: Final = 100_000
+_MORE: Final = {"too_many": (("retry-after", "10"),), "wrong_method": (("allow", "POST, OPTIONS"),)}
 _STATUS: Final = {
     "bad_request": 400, "invalid_token": 401, "expired_token": 401, "wrong_name": 403, "wrong_origin": 403,
     "not_found": 404, "wrong_method": 405, "replayed_token": 409, "too_large": 413, "invalid_value": 422,
@@ -70,9 +74,10 @@ class Reply:
 class Refused(Exception):
     """Why nothing is written, in one word."""
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, token: Any = None) -> None:
         super().__init__(why)
         self.why = why
+        self.token = token
 
 
 @dataclass
@@ -81,7 +86,9 @@ class Endpoint:
 
     ring: Keys | None = None
     per_minute: int = 120
-    """Events that one token, or one address ten times over, may send."""
+    """Events that one token may send."""
+    per_address: int = 1200
+    """Events, refused ones too, that one address may send in a minute."""
     clock: Callable[[], float] = time.monotonic
     _rates: Rates = field(init=False)
     _used: OrderedDict[str, str] = field(init=False, default_factory=OrderedDict)
@@ -95,22 +102,24 @@ class Endpoint:
         try:
             return self._answered(asked)
         except Refused as refused:
-            return refusal(refused.why, asked)
+            return refusal(refused.why, asked, refused.token)
 
     def _answered(self, asked: Asked) -> Reply:
         if asked.method == "OPTIONS":
             return Reply(204, [*_cors(asked), ("access-control-max-age", "600")])
         if asked.path == "/loopkit.js":
             return _script() if asked.method in ("GET", "HEAD") else refusal("wrong_method", asked)
-        if asked.path == "/f/batch" and asked.method == "POST":
+        if asked.path in ("/f", "/f/batch") and asked.method != "POST":
+            raise Refused("wrong_method")
+        if asked.path == "/f/batch":
             return self._batch(asked)
-        if asked.path == "/f" and asked.method == "POST":
+        if asked.path == "/f":
             self._take(_read(asked.body), asked)
             return Reply(204, _cors(asked), wrote=True)
         token = asked.path.removeprefix("/f/")
         if asked.path.startswith("/f/") and "/" not in token and asked.method in ("GET", "HEAD", "POST"):
             return self._page(token, asked)
-        raise Refused("wrong_method" if asked.path in ("/f", "/f/batch") else "not_found")
+        raise Refused("not_found")
 
     def _batch(self, asked: Asked) -> Reply:
         """What a page sends when it is left: it can't mend anything, so each event is judged by itself."""
@@ -129,6 +138,7 @@ class Endpoint:
 
     def _page(self, token: str, asked: Asked) -> Reply:
         """A link in a mail shows a page; only what is sent from there is written, since scanners follow links."""
+        self._slow_down(asked)
         claims = self._claims(token)
         said = _single(asked.body.decode("utf-8", "replace") if asked.method == "POST" else asked.query)
         if said.get("n") not in claims.names:
@@ -142,51 +152,61 @@ class Endpoint:
     def _take(self, event: Any, asked: Asked) -> None:
         """Write one event. Raises `Refused`."""
         given = mapping(event)
+        token, name = given.get("t"), given.get("n")
+        self._slow_down(asked)
         if not {"t", "n"} <= given.keys() or given.keys() - _EVENT:
-            raise Refused("bad_request")
-        claims = self._claims(given["t"])
+            raise Refused("bad_request", token)
+        claims = self._claims(token)
         if claims.origin is not None and asked.origin != claims.origin:
-            raise Refused("wrong_origin")
-        if given["n"] not in claims.names:
-            raise Refused("wrong_name")
-        self._slow_down(claims, asked)
+            raise Refused("wrong_origin", token)
+        if name not in claims.names or ("x" in given and name in MEANINGS and name not in _CORRECTING):
+            raise Refused("wrong_name", token)
+        if not self._rates.allow(f"t{claims.nonce}", self.per_minute):
+            raise Refused("too_many", token)
         if slot.recorder is None:
-            raise Refused("not_recording")
-        id = str(given.get("id") or "")[:_LONGEST_ID]
+            raise Refused("not_recording", token)
+        id = given.get("id", "")
+        if not isinstance(id, str) or len(id) > _LONGEST_ID:
+            raise Refused("bad_request", token)
         own = f"web:{claims.nonce}"
-        self._spend(claims, id)
-        meaning = MEANINGS.get(given["n"])
+        is_first = self._spend(claims, given)
+        meaning = MEANINGS.get(name)
         try:
             feedback(
-                claims.target, given["n"], given.get("v"), comment=given.get("c"), correction=given.get("x"),
+                claims.target, name, given.get("v"), comment=given.get("c"), correction=given.get("x"),
                 by=claims.by or own, key=own if claims.once else f"{own}:{id}" if id else None,
                 kind="explicit" if meaning is None else meaning.kind,
             )  # fmt: skip
-        except InvalidInput as error:
-            self._used.pop(claims.nonce, None)
-            _logger.info("loopkit: feedback from a page was refused: %s", error)
-            raise Refused("invalid_value") from error
+        except InvalidInput:
+            if is_first:
+                self._used.pop(claims.nonce, None)
+            raise Refused("invalid_value", token) from None
 
     def _claims(self, token: Any) -> Claims:
         try:
             return read_token(token, self.ring)
         except InvalidToken as error:
-            raise Refused(error.why) from None
+            raise Refused(error.why, token) from None
 
-    def _slow_down(self, claims: Claims, asked: Asked) -> None:
-        allowed = self._rates.allow
-        if not (allowed(f"t{claims.nonce}", self.per_minute) and allowed(f"a{asked.client}", 10 * self.per_minute)):
+    def _slow_down(self, asked: Asked) -> None:
+        if not self._rates.allow(f"a{asked.client}", self.per_address):
             raise Refused("too_many")
 
-    def _spend(self, claims: Claims, id: str) -> None:
-        """A token for one event takes that one again, and no other: here, and in the log by its key."""
+    def _spend(self, claims: Claims, given: Mapping[str, Any]) -> bool:
+        """A token for one event takes that one again, and no other: here, and in the log by its key.
+
+        Whether this is the first time.
+        """
         if not claims.once:
-            return
+            return False
+        said = canonical({name: value for name, value in given.items() if name != "t"})
         with self._lock:
-            if self._used.setdefault(claims.nonce, id) != id:
-                raise Refused("replayed_token")
+            is_first = claims.nonce not in self._used
+            if self._used.setdefault(claims.nonce, said) != said:
+                raise Refused("replayed_token", given["t"])
             while len(self._used) > _REMEMBERED:
                 self._used.popitem(last=False)
+        return is_first
 
 
 class Rates:
@@ -209,10 +229,10 @@ class Rates:
         return left >= 1
 
 
-def refusal(why: str, asked: Asked) -> Reply:
+def refusal(why: str, asked: Asked, token: Any = None) -> Reply:
     """A status and one word."""
-    _log(why, None)
-    headers = [*_cors(asked), _JSON, *([("retry-after", "10")] if why == "too_many" else [])]
+    _log(why, token)
+    headers = [*_cors(asked), _JSON, *_MORE.get(why, ())]
     return Reply(_STATUS[why], headers, json.dumps({"error": why}).encode())
 
 
@@ -245,7 +265,10 @@ def _read(body: bytes, kind: type[Any] = dict) -> Any:
 
 
 def _single(text: str) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(text, max_num_fields=8).items()}
+    try:
+        return {name: values[-1] for name, values in parse_qs(text, max_num_fields=64).items()}
+    except ValueError:
+        raise Refused("bad_request") from None
 
 
 def _plain(value: str | None) -> Any:

@@ -38,7 +38,7 @@ def _yes_or_no(value: Any) -> float | None:
 
 
 def _when_it_happened(worth: float) -> Callable[[Any], float | None]:
-    return lambda value: None if value is False else worth
+    return lambda value: worth if value is True or (isinstance(value, float) and value > 0) else None
 
 
 def _similarity(value: Any) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any, get_args
 from loopkit import _host
 from loopkit._pseudonyms import pseudonym
 from loopkit.capture import slot
+from loopkit.capture.dialects._content import mapping, sequence
 from loopkit.capture.live import UNRECORDED
 from loopkit.capture.recorder import Recorder
 from loopkit.config import Signal
@@ -276,11 +277,25 @@ def _json_value(name: str, value: Any) -> Any:
     elif hasattr(value.__class__, "model_dump"):
         value = value.model_dump(mode="json", exclude_none=True)
     try:
-        return json.loads(_strict_json(value))
+        plain = json.loads(_strict_json(value))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(
             f"the {name} can't be written as JSON ({error}): give text, numbers, lists and dicts"
         ) from error
+    if _is_deeper(plain, _DEEPEST):
+        raise InvalidInput(f"the {name} has more than {_DEEPEST} lists and dicts in each other: give it flatter")
+    return plain
+
+
+def _is_deeper(value: Any, than: int) -> bool:
+    """Not every reader of JSON takes any depth."""
+    level = [value]
+    for _ in range(than + 1):
+        level = [one for each in level for one in (*mapping(each).values(), *sequence(each))]
+    return bool(level)
+
+
+_DEEPEST = 64
 
 
 def _is_number(value: Any) -> bool:

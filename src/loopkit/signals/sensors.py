@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any, Final
 
 from loopkit._extras import require
-from loopkit._json import canonical
 from loopkit.capture.dialects._content import mapping, objects
 from loopkit.capture.dialects.known import DIALECTS
 from loopkit.capture.live import Handle
@@ -24,17 +23,23 @@ from loopkit.types import Feedback
 
 SOON: Final = 600 * 10**9
 """Nanoseconds in which what is asked next has to do with what was answered before."""
-_ALIKE: Final = 0.55
-"""Similarity of words from which a question is the one before in other words; below 3 words nothing is."""
+_SHARED: Final = 0.6
+"""The part of a question's words that another way to put it has too."""
 _FEWEST: Final = 3
+"""Words of a question that says something by itself; "yes", "next" and "thanks" may be said again and again."""
+_THANKS: Final = re.compile(r"(?i)\b(?:thanks?|thank\s+you|thx|danke|merci|gracias|great|perfect|all\s+good)\b")
 _AGAINST: Final = re.compile(
-    r"""(?ix) ^\W* (?:
-        no\b (?!\s+(?:problem|worries|thanks|thank|need)\b) | nope\b | wrong\b | incorrect\b | actually\b
-        | not\s(?:that|this|what|right|correct|quite)\b
-        | that(?:['’]s|\sis)\s(?:not|wrong|incorrect)\b | this\s(?:is|isn['’]t)\s(?:not|wrong|what)\b
-        | i\s(?:meant|said|asked|wanted)\b
-        | you\s(?:misunderstood|got\sit\swrong|are\swrong|didn['’]t|did\snot)\b
-        | nein\b | falsch\b | non\b
+    r"""(?ix) ^\W* (?:(?:sorry|hmm+|um+|well|but|nope|ah|oh)\W+)* (?:
+        no\W+ (?:i|that|this|it|the|not|my|you|they|we|only|just)\b
+        | (?:no|nope|nein|non) \s*[,;!–]\s* \w | (?:no|nope|wrong|incorrect)\W*$ | (?:wrong|incorrect) \s*[,;:!–]
+        | that (?:['’]s|\sis|\swas) \s (?:not|wrong|incorrect|false)\b | that\s(?:isn|wasn|doesn|didn)['’]t\b
+        | (?:this|it) (?:['’]s|\sis|\swas) \s (?:wrong|incorrect|false|not\s(?:what|right|correct|true))\b
+        | (?:this|it)\s(?:isn|wasn)['’]t\s(?:what|right|correct|true)\b
+        | not\s(?:that|what\si|quite|right|correct)\b
+        | actually\W+(?:i|it|no|not|that|the|my)\b
+        | i\s(?:meant|mean|didn['’]t\s(?:mean|ask|say)|was\sasking|asked\s(?:for|about))\b
+        | you\s(?:misunderstood|misread|got\s(?:it|that|me)\swrong|are\swrong)\b
+        | you\sdid(?:n['’]t|\snot)\s(?:answer|understand)\b | falsch\b
     )"""
 )
 """How people begin who say that the answer was not what they meant, in English and a little beyond."""
@@ -49,7 +54,7 @@ class Turn:
     at: int
     """When it was asked, nanoseconds since the epoch."""
     asked: str
-    answered: str
+    """Empty where that can't be told."""
     ended_at: int = 0
 
 
@@ -74,11 +79,13 @@ def accepted(target: Any, final_text: str, *, original: str | None = None, by: s
     """
     if not isinstance(final_text, str):
         raise InvalidInput(f"the final text is {final_text!r}: give a string")
+    if original is not None and not isinstance(original, str):
+        raise InvalidInput(f"the original is {original!r}: give the answer's text")
     answered = original if original is not None else text_of(target)
     if answered is None:
         raise InvalidInput(f"the answer's own text isn't known of {target!r}: give original=")
     likeness = similarity(answered, final_text)
-    correction = None if likeness == 1.0 else final_text
+    correction = None if likeness == 1.0 or not final_text.strip() else final_text  # thrown away is no other answer
     return feedback(target, "accepted", likeness, correction=correction, kind="implicit", by=by)
 
 
@@ -110,14 +117,16 @@ def sensed(turns: Sequence[Turn], *, until: int | None = None, idle: int = 3 * S
     nanoseconds until now (`until`).
     """
     for before, after in pairwise(turns):
-        if after.at - (before.ended_at or before.at) > SOON:
+        if not 0 <= after.at - (before.ended_at or before.at) <= SOON:  # before it has ended: in parallel
             continue
         asked, again = _plain(before.asked), _plain(after.asked)
-        if asked and asked.casefold() == again.casefold():
+        if not asked or not again:
+            continue
+        if len(_words(asked)) >= _FEWEST and _words(asked) == _words(again):
             yield Sensed(before, "regenerated", True)
-        elif _AGAINST.match(again):
+        elif _AGAINST.match(again) and not _THANKS.search(again):
             yield Sensed(before, "contradicted", True, after.asked)
-        elif _are_alike(asked, again):
+        elif _is_rephrased(_content(asked), _content(again)):
             yield Sensed(before, "rephrased", True)
     if turns and until is not None and until - turns[-1].ended_at > idle:
         yield Sensed(turns[-1], "abandoned", True)
@@ -137,30 +146,55 @@ def text_of(target: Any) -> str | None:
 
 
 def last_asked(input: Any) -> str:
-    """What a person asked last, in what went into a call."""
+    """What a person asked last, in what went into a call; empty where that can't be told."""
     for turn in reversed(objects(mapping(input).get("messages"))):
         if turn.get("role") == "user":
             content = turn.get("content")
             return content if isinstance(content, str) else " ".join(str(p.get("text", "")) for p in objects(content))
-    values = [value for value in mapping(input).values() if isinstance(value, str)]
-    return input if isinstance(input, str) else values[0] if len(values) == 1 else canonical(input or "")
+    if isinstance(input, str):
+        return input
+    texts = {name: value for name, value in mapping(input).items() if isinstance(value, str)}
+    named = next((texts[name] for name in _ASKED if name in texts), None)
+    return named if named is not None else next(iter(texts.values())) if len(texts) == 1 else ""
 
 
-def _are_alike(first: str, second: str) -> bool:
-    one, other = _words(first), _words(second)
-    if min(len(one), len(other)) < _FEWEST:
+_ASKED: Final = ("question", "query", "prompt", "message", "user_message", "input", "text", "ticket")
+"""Arguments that hold what was asked, where there are several."""
+
+
+def _is_rephrased(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether the second asks for the same in other words: most words are there again, and none has merely been put in
+    another's place, as when the next thing of a kind is asked for."""
+    if min(len(first), len(second)) < _FEWEST:
         return False
-    fuzz = require("rapidfuzz.fuzz", "signals")
-    ratio: float = fuzz.token_set_ratio(" ".join(one), " ".join(other)) / 100
-    return ratio >= _ALIKE
+    if sorted(first) == sorted(second):
+        return True
+    if len(first) == len(second):
+        changed = [(one, other) for one, other in zip(first, second, strict=True) if one != other]
+        if 0 < len(changed) <= 2:
+            return all(_is_typo(one, other) for one, other in changed)
+    one, other = set(first), set(second)
+    left, right = one - other, other - one
+    if len(left) == len(right) == 1:  # in another order, and still another thing
+        return _is_typo(*left, *right)
+    return len(one & other) / max(len(one), len(other)) >= _SHARED
+
+
+def _is_typo(one: str, other: str) -> bool:
+    distance = require("rapidfuzz.distance", "signals").OSA.distance(one, other)
+    return bool(distance <= 1 + max(len(one), len(other)) // 6)
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in re.findall(r"\w+", text.casefold()) if word not in _EMPTY]
+    return re.findall(r"\w+", text.casefold())
 
 
-_EMPTY: Final = frozenset(("a", "an", "and", "are", "can", "do", "does", "how", "i", "in", "is", "it", "me", "my", "of",
-                           "on", "please", "the", "to", "what", "you", "your"))  # fmt: skip
+def _content(text: str) -> list[str]:
+    return [word for word in _words(text) if word not in _EMPTY]
+
+
+_EMPTY: Final = frozenset(("a", "an", "and", "are", "can", "do", "does", "for", "how", "i", "in", "is", "it", "me",
+                           "my", "of", "on", "please", "the", "to", "what", "with", "you", "your"))  # fmt: skip
 """Words that alone make no question the same."""
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Final
 
 from loopkit.capture import slot
+from loopkit.errors import InvalidSetting
 from loopkit.signals.endpoint import LARGEST, LARGEST_BATCH, Asked, Endpoint, Reply, refusal
-from loopkit.signals.tokens import keys
+from loopkit.signals.tokens import check_keys, keys
 
 FEEDBACK_HEADER: Final = "X-Loopkit-Feedback"
 """The response header in which a front end looks for the token."""
 _FLUSH_SECONDS = 5.0
+_DIGITS = 18
 
 
 def feedback_event(token: str) -> str:
@@ -30,17 +31,25 @@ class FeedbackApp:
     what was said is on disk, 202 where there is no disk. Where a framework can't mount ASGI apps, give it the
     framework's own `app` and the `path` to take over: `web.FeedbackApp(django_app, path="/loop")`.
 
-    `per_minute` bounds what one token may send; `secrets` are the keys (default: `LOOPKIT_FEEDBACK_KEYS`, else one in
-    the home directory).
+    `per_minute` bounds what one token may send, `per_address` what one address may (a proxy's is everybody's, unless
+    the server is told to believe its headers); `secrets` are the keys, as `feedback_token` has them (default:
+    `LOOPKIT_FEEDBACK_KEYS`, else one in the home directory).
+
+    Raises `InvalidSetting` for keys that are too short, or an app without a path.
     """
 
     def __init__(
-        self, app: Any = None, *, path: str = "", per_minute: int = 120, secrets: Iterable[str] | None = None
+        self,
+        app: Any = None,
+        *,
+        path: str = "",
+        per_minute: int = 120,
+        per_address: int = 1200,
+        secrets: Sequence[str] | None = None,
     ) -> None:
-        ring = None if secrets is None else keys(list(secrets), Path())
-        self._endpoint = Endpoint(ring, per_minute)
+        self._endpoint = _endpoint(secrets, per_minute, per_address)
         self._app = app
-        self._path = path.rstrip("/")
+        self._path = _path(app, path)
         self._appended = _Appended()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
@@ -71,30 +80,30 @@ class FeedbackWsgiApp:
     """The same for WSGI: `app.wsgi_app = web.FeedbackWsgiApp(app.wsgi_app, path="/loop")`."""
 
     def __init__(
-        self, app: Any = None, *, path: str = "", per_minute: int = 120, secrets: Iterable[str] | None = None
+        self,
+        app: Any = None,
+        *,
+        path: str = "",
+        per_minute: int = 120,
+        per_address: int = 1200,
+        secrets: Sequence[str] | None = None,
     ) -> None:
-        ring = None if secrets is None else keys(list(secrets), Path())
-        self._endpoint = Endpoint(ring, per_minute)
+        self._endpoint = _endpoint(secrets, per_minute, per_address)
         self._app = app
-        self._path = path.rstrip("/")
+        self._path = _path(app, path)
 
     def __call__(self, environ: MutableMapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """See PEP 3333."""
-        path = str(environ.get("PATH_INFO", ""))
-        if not path.startswith(f"{self._path}/") and self._app is not None:
+        path = _under(str(environ.get("PATH_INFO", "")), self._path)
+        if path is None and self._app is not None:
             passed: Iterable[bytes] = self._app(environ, start_response)
             return passed
-        path = path.removeprefix(self._path)
         asked = Asked(
-            environ["REQUEST_METHOD"], path, environ.get("QUERY_STRING", ""), environ.get("HTTP_ORIGIN"),
+            environ["REQUEST_METHOD"], path or "", environ.get("QUERY_STRING", ""), environ.get("HTTP_ORIGIN"),
             environ.get("REMOTE_ADDR", ""),
         )  # fmt: skip
-        length = environ.get("CONTENT_LENGTH") or "0"
-        most = _most(path)
-        if not length.isdigit() or int(length) > most:
-            reply = refusal("too_large", asked)
-        else:
-            reply = self._endpoint.answer(_with(asked, environ["wsgi.input"].read(int(length))))
+        body = _wsgi_body(environ, _most(asked.path))
+        reply = refusal(body, asked) if isinstance(body, str) else self._endpoint.answer(_with(asked, body))
         if reply.wrote:
             recorder = slot.recorder
             reply = _kept(reply, recorder is not None and recorder.worker.flush(_FLUSH_SECONDS))
@@ -124,8 +133,12 @@ class _Appended:
         try:
             while (waits := self._next.pop(loop, None)) is not None:
                 recorder = slot.recorder
-                kept = recorder is not None and await asyncio.to_thread(recorder.worker.flush, _FLUSH_SECONDS)
-                waits.set_result(kept)
+                try:
+                    kept = recorder is not None and await asyncio.to_thread(recorder.worker.flush, _FLUSH_SECONDS)
+                except Exception as error:  # noqa: BLE001  # strict mode's, or the loop is ending: who waits is told
+                    waits.set_exception(error)
+                else:
+                    waits.set_result(kept)
         finally:
             self._running.pop(loop, None)
 
@@ -140,9 +153,37 @@ def _below(scope: Mapping[str, Any], path: str) -> str | None:
     root = str(scope.get("root_path", ""))
     if root and whole.startswith(f"{root}/"):  # a mounted app is told the whole path and where it stands
         whole = whole[len(root) :]
+    return _under(whole, path)
+
+
+def _under(whole: str, path: str) -> str | None:
     if not path:
         return whole
     return whole[len(path) :] if whole.startswith(f"{path}/") else None
+
+
+def _path(app: Any, path: str) -> str:
+    if app is not None and not path.strip("/"):
+        raise InvalidSetting("the feedback app stands before another and has no path: give path='/loop'")
+    return path.rstrip("/")
+
+
+def _endpoint(secrets: Sequence[str] | None, per_minute: int, per_address: int) -> Endpoint:
+    check_keys()
+    return Endpoint(None if secrets is None else keys(secrets), per_minute, per_address)
+
+
+def _wsgi_body(environ: Mapping[str, Any], most: int) -> bytes | str:
+    """The whole body, or why it isn't read."""
+    stream, length = environ.get("wsgi.input"), str(environ.get("CONTENT_LENGTH") or "").strip()
+    if stream is None:
+        return b""
+    if not length:
+        body = stream.read(most + 1) if environ.get("wsgi.input_terminated") else b""
+        return "too_large" if len(body) > most else bytes(body)
+    if not (length.isascii() and length.isdigit()):
+        return "bad_request"
+    return "too_large" if len(length) > _DIGITS or int(length) > most else bytes(stream.read(int(length)))
 
 
 def _most(path: str) -> int:
@@ -151,7 +192,7 @@ def _most(path: str) -> int:
 
 async def _body(receive: Callable[[], Awaitable[Mapping[str, Any]]], length: bytes | None, most: int) -> bytes | None:
     """The whole body; None where there is too much, which isn't read."""
-    if length is not None and length.isdigit() and int(length) > most:
+    if length is not None and length.isdigit() and (len(length) > _DIGITS or int(length) > most):
         return None
     body = bytearray()
     while True:

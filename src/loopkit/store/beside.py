@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from loopkit import _host
 from loopkit._json import from_json, to_json
 from loopkit.types import Feedback
 
@@ -21,6 +22,7 @@ except ImportError:  # pragma: no cover  # Windows: what lies there is brought o
     fcntl = None  # type: ignore[assignment]
 
 _SUFFIX = ".waiting"
+_DAMAGED = ".damaged"
 
 
 class Beside:
@@ -28,15 +30,15 @@ class Beside:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._path = directory / f"feedback-{os.getpid()}{_SUFFIX}"
+        self._path: Path | None = None
         self._file: Any = None
         self._is_synced = True
 
     def append(self, events: Iterable[Feedback]) -> None:
         """Keep them. Raises `OSError`, and then none of them is kept."""
-        lines = b"".join(to_json(event).encode() + b"\n" for event in events)
+        lines = b"".join(to_json(event).encode("utf-8", "replace") + b"\n" for event in events)
         if self._file is None:
-            self._file = _opened(self._path)
+            self._path, self._file = _opened(self._directory)
         end = os.fstat(self._file.fileno()).st_size
         try:
             if os.write(self._file.fileno(), lines) != len(lines):
@@ -55,19 +57,23 @@ class Beside:
 
     def bring_over(self, keep: Callable[[list[Feedback]], object]) -> None:
         """Give what lies there to the store, this process's and that of processes that are gone."""
-        for path in sorted(self._directory.glob(f"feedback-*{_SUFFIX}")):
+        for path in _files(self._directory):
             own = self._file is not None and path == self._path
-            file = self._file if own else _locked(path)
-            if file is None:  # a living process's
+            file = path.open("rb") if own else _locked(path)
+            if file is None:  # a living process's, or gone
                 continue
-            try:
-                if found := waiting_in(path):
+            with file:
+                found, damaged = _read(file.read())
+                if found:
                     keep(found)
-                path.unlink()
-            finally:
-                file.close()
-                if own:
-                    self._file = None
+                if damaged:
+                    aside = path.with_suffix(_DAMAGED)
+                    _host.warn_once("beside", f"feedback in {aside} can't be read, and was put aside there")
+                    os.replace(path, aside)
+                else:
+                    path.unlink(missing_ok=True)
+            if own:
+                self.close()
 
     def close(self) -> None:
         """Give it back; what lies there, lies there for the next process."""
@@ -78,24 +84,54 @@ class Beside:
 
 def waiting_beside(directory: Path) -> int:
     """How many events lie there, of all processes."""
-    return sum(len(waiting_in(path)) for path in directory.glob(f"feedback-*{_SUFFIX}"))
+    return sum(len(waiting_in(path)) for path in _files(directory))
 
 
 def waiting_in(path: Path) -> list[Feedback]:
-    """The events of a file; what a killed process left half written is not one."""
+    """The events of a file; none of one that is gone."""
+    try:
+        return _read(path.read_bytes())[0]
+    except FileNotFoundError:
+        return []
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(directory.glob(f"feedback-*{_SUFFIX}"))
+
+
+def _read(data: bytes) -> tuple[list[Feedback], bool]:
+    """The events, and whether there is anything besides; what a killed process left half written is not one."""
+    *lines, torn = data.split(b"\n")
     found: list[Feedback] = []
-    for line in path.read_bytes().split(b"\n"):
-        with suppress(ValueError):
-            found += [from_json(Feedback, line)] if line else []
-    return found
+    damaged = False
+    for line in filter(None, lines):
+        try:
+            found.append(from_json(Feedback, line))
+        except ValueError:
+            damaged = True
+    with suppress(ValueError):
+        found += [from_json(Feedback, torn)] if torn else []
+    return found, damaged
 
 
-def _opened(path: Path) -> Any:
-    file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", buffering=0)  # noqa: SIM115
-    if fcntl is not None:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return file
+def _opened(directory: Path) -> tuple[Path, Any]:
+    """A file of this process's alone: two containers on one volume may have one process id."""
+    while True:
+        path = directory / f"feedback-{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}"
+        file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600), "ab", buffering=0)  # noqa: SIM115
+        if fcntl is not None:
+            with suppress(OSError):  # a disk without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_at(file, path):
+            return path, file
+        file.close()  # somebody took it for a dead process's before it was locked
+
+
+def _is_at(file: Any, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _locked(path: Path) -> Any:
@@ -107,7 +143,9 @@ def _locked(path: Path) -> Any:
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_at(file, path):
+            return file
     except OSError:
-        file.close()
-        return None
-    return file
+        pass
+    file.close()
+    return None

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from loopkit._json import from_json
 from loopkit.store.database import begun
-from loopkit.store.sqlite import Store
+from loopkit.store.sqlite import Store, events_in
 from loopkit.types import Feedback, split_target
 
 _PORTION: Final = 1000
@@ -187,7 +186,7 @@ def _events(connection: sqlite3.Connection, targets: Iterable[str]) -> list[Feed
         came: list[Feedback] = []
         for target in wanted:
             rows = connection.execute("SELECT body FROM feedback WHERE target = ? ORDER BY seq", (target,))
-            came += [from_json(Feedback, body) for (body,) in rows]
+            came += events_in(rows)
         wanted = {f"event:{event.id}" for event in came if event.id not in found}
         found |= {event.id: event for event in came}
     return list(found.values())

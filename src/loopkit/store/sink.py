@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from loopkit import _host
 from loopkit._ids import Clock
 from loopkit.capture.sinks import Batch, NotTaken
 from loopkit.config import Limits
@@ -64,9 +65,13 @@ class StoreSink:
         return NotTaken(str(error), replace(batch, feedback=()))
 
     def _bring_over(self) -> None:
+        """What lies beside is no matter of the batch that was just written: it may fail, and is tried again."""
         if self._is_anything_beside:
-            self._beside.bring_over(lambda events: self.store.append(None, events))
-            self._is_anything_beside = False
+            try:
+                self._beside.bring_over(lambda events: self.store.append(None, events))
+                self._is_anything_beside = False
+            except OSError as error:
+                _host.warn_now_and_then("beside", f"what lies beside the store can't be brought over yet: {error}")
 
     def _make_room(self) -> None:
         """A portion at a time, so that nothing waits long for it; again with the next batch while there is more."""
@@ -76,9 +81,11 @@ class StoreSink:
         limits = self._limits
         if not self.store.make_room(days=limits.store_days, bytes=limits.store_bytes).goes_on:
             self._look_at, self._written = now + _LOOK_NANOSECONDS, 0
+            self._is_anything_beside = True  # of a process that has died meanwhile, maybe
 
     def sync(self) -> None:
         """See `Sink.sync`."""
+        self._bring_over()
         self.store.sync()
         self._beside.sync()
 
@@ -91,4 +98,4 @@ class StoreSink:
         """See `Sink.after_fork`: every store looks after its own connections."""
         self._encoded_resource = self._resource()
         self._beside = Beside(self.store.directory)
-        self._is_anything_beside = False
+        self._is_anything_beside = True

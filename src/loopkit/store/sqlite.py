@@ -244,7 +244,7 @@ class Store(Database):
         whole, part = (None, None) if target is None else split_target(target)
         where, values = ("", ()) if whole is None else (" WHERE target = ?", (whole,))
         rows = self._read(f"SELECT body FROM feedback{where} ORDER BY seq", values)
-        events = [from_json(Feedback, body) for (body,) in rows]
+        events = events_in(rows)
         return events if part is None else [event for event in events if event.target == target]
 
     def resolve(self, event: Feedback) -> str:
@@ -476,3 +476,14 @@ def _insert(connection: sqlite3.Connection, span: Span, body: bytes, at: int) ->
     connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", [(tag, span.id) for tag in span.tags])
     if shown := named_in(body):
         room.show(connection, span.id, shown)
+
+
+def events_in(rows: Iterable[tuple[str]]) -> list[Feedback]:
+    """The events that these bodies are. One that can't be read stands in no other's way."""
+    found: list[Feedback] = []
+    for (body,) in rows:
+        try:
+            found.append(from_json(Feedback, body))
+        except ValueError as error:
+            _host.warn_once("event", f"a feedback event in the store can't be read, and is left out: {error}")
+    return found
