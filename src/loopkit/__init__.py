@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from loopkit.imports.statements import export_feedback as export_feedback
     from loopkit.imports.statements import import_feedback as import_feedback
     from loopkit.observe.annotations import annotate as annotate
+    from loopkit.observe.calibrating import calibrate as calibrate
     from loopkit.observe.forgetting import forget as forget
     from loopkit.observe.look import confusion as confusion
     from loopkit.observe.look import failures as failures
@@ -141,6 +142,7 @@ _HOMES = {
         "figures",
     ),
     "observe.page": ("report",),
+    "observe.calibrating": ("calibrate",),
     "observe.sensing": ("sense",),
     "observe.prices": (
         "cost",

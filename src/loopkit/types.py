@@ -299,6 +299,8 @@ class Example:
     consent: bool = True
     spans: tuple[str, ...] = ()
     feedback: tuple[str, ...] = ()
+    weight: float = 1.0
+    """How much it counts: the weight of what was said, and of its part in that where several calls had one."""
     at: int = 0
     """When its span started, nanoseconds since the epoch."""
 

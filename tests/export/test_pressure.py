@@ -126,7 +126,7 @@ def test_a_clock_that_jumps_back_costs_nothing(collector: Collector, tmp_path: P
     events = loopkit.open_store().feedback()
     assert [event.id for event in events] == sorted(event.id for event in events)
     loopkit.shutdown(10)
-    assert sorted(arrived(collector)) == ["after", "before"]
+    assert sorted(name for name in arrived(collector) if name != "feedback helpful") == ["after", "before"]
 
     now = [10**18]
     for number in range(3):  # a segment each, whose names say when they began

@@ -29,6 +29,7 @@ from loopkit.imports.load import import_traces
 from loopkit.imports.statements import export_feedback, import_feedback
 from loopkit.observe import look
 from loopkit.observe.annotations import annotate
+from loopkit.observe.calibrating import calibrate
 from loopkit.observe.forgetting import forget as forget_user
 from loopkit.observe.page import report as render_report
 from loopkit.observe.prices import set_price
@@ -381,15 +382,30 @@ def signals_sense(
     out.print(", ".join(f"{count} {name}" for name, count in sorted(seen.items())) or "nothing new", highlight=False)
 
 
+@signals_app.command("calibrate")
+def signals_calibrate(task: Annotated[str | None, typer.Argument(help="One task; default: all.")] = None) -> None:
+    """Hold what people show against what they say: a card for each signal, and whether it may train."""
+    cards = calibrate(task)
+    if not cards:
+        out.print("nothing was shown yet: see  loopkit signals sense", highlight=False)
+    for card in cards:
+        out.print(screen.calibration(card))
+
+
 @dataset_app.command("create")
 def dataset_create(
     task: Task,
     source: Annotated[str, typer.Option("--from", help="Where from: feedback.")] = "feedback",
     golden: float = 0.2,
     test: float = 0.2,
+    credit: Annotated[
+        str | None,
+        typer.Option(help="Whose doing is what was said of a whole trace or session: last, uniform, decay, touched."),
+    ] = None,
 ) -> None:
     """Make a dataset from what was captured and said."""
-    out.print(screen.dataset(Dataset.create(task, source=source, golden=golden, test=test)))
+    method: Any = credit
+    out.print(screen.dataset(Dataset.create(task, source=source, golden=golden, test=test, credit=method)))
 
 
 @dataset_app.command("show")

@@ -22,6 +22,7 @@ from loopkit.deploy.trail import Trail
 from loopkit.evals.experiment import Experiment
 from loopkit.export.spool import DiskSpool
 from loopkit.observe.look import Failure, Figures
+from loopkit.signals.cards import Calibration
 from loopkit.signals.state import held
 from loopkit.store.outbox import Untold
 from loopkit.store.sqlite import Store
@@ -170,6 +171,24 @@ def untold(waiting: Sequence[Untold]) -> Table:
         why = f"refused: {each.reason}" if each.is_refused else each.reason
         made.add_row(*map(escape, (each.destination, each.target, since, str(each.tries), short(why, 80))))
     return made
+
+
+def calibration(card: Calibration) -> Group:
+    """A signal's card."""
+
+    def between(value: float | None, low: float, high: float) -> str:
+        return "unknown" if value is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+    verdict = f"trains, weight {card.weight:.2f}" if card.trains else str(card.why_not)
+    head = (
+        f"{card.signal} of {card.task}: AUC {between(card.area, card.low, card.high)}"
+        f" (unweighted {'unknown' if card.raw_area is None else f'{card.raw_area:.2f}'}),"
+        f" {card.pairs} pairs of {card.calls} calls, {card.users} users, effective size {card.effective:.0f}"
+    )
+    made = table("shown", ">calls", ">labelled", ">good")
+    for each in card.bins:
+        made.add_row(each.shown, str(each.calls), str(each.labelled), between(each.good, each.low, each.high))
+    return Group(Text(head), made, Text(verdict))
 
 
 def stats(store: Store) -> Table:

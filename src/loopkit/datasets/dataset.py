@@ -11,6 +11,8 @@ from loopkit._json import canonical, from_dict, to_dict
 from loopkit.datasets.select import Selection, from_feedback
 from loopkit.datasets.split import separate
 from loopkit.errors import InvalidInput, NotFound
+from loopkit.signals.cards import last_cards
+from loopkit.signals.credit import Method, StepJudge, check_method
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
 from loopkit.types import Example
@@ -38,15 +40,19 @@ class Dataset:
         golden: float = 0.2,
         test: float = 0.2,
         add: Iterable[Example] = (),
+        credit: Method | StepJudge | None = None,
         store: Store | None = None,
     ) -> Dataset:
         """A dataset from what was captured and said, kept in the store.
 
-        `golden` and `test` are shares of the groups (users or sessions, else single calls). A group's side is a
-        hash of its name, so it is on the same side in every later version, and a golden example can never enter
-        training. `add` brings examples of your own, which stay on the side that they name (an expert's golden set).
-        Near-duplicates are removed within and between splits. Raises `NotFound` for an unknown task
-        and `InvalidInput` where nothing is left.
+        `golden` and `test` are shares of the groups (users or sessions, else single calls). A group's side is a hash of
+        its name, so it is on the same side in every later version, and a golden example can never enter training. `add`
+        brings examples of your own, which stay on the side that they name (an expert's golden set). `credit` says whose
+        doing it was what was said of a whole trace or session, where the task has several calls in it: "last",
+        "uniform", "decay", "touched" (whose words the user saw), or a function (`evaluators.FirstWrongStep`); by
+        default "uniform" for agents, else "last". What people only showed counts where it was calibrated
+        (`loopkit.calibrate`). Near-duplicates are removed within and between splits. Raises `NotFound` for an unknown
+        task and `InvalidInput` where nothing is left.
         """
         if source != "feedback":
             raise InvalidInput(f"source is {source!r}: so far datasets are made from 'feedback'")
@@ -62,13 +68,15 @@ class Dataset:
                 raise InvalidInput(f"add has {example!r}: give Examples whose input is a dict")
             if example.split not in ("train", "test", "golden"):
                 raise InvalidInput(f"example {example.id!r} has the split {example.split!r}: train, test or golden")
+        check_method(credit)
         store = store or open_store()
         store.check_task(task)
-        selection = from_feedback(store, task)
+        trusted = sorted(card.signal for card in last_cards(store, task) if card.trains)
+        selection = from_feedback(store, task, credit=credit, trusted=trusted)
         examples, removed = separate(selection.examples, added, golden=golden, test=test, salt=task)
         if not examples:
             raise InvalidInput(f"no example is left for {task!r}: {_reasons(selection, removed)}")
-        made = cls._of(task, tuple(examples), _report(selection, examples, removed))
+        made = cls._of(task, tuple(examples), {**_report(selection, examples, removed), "trusted": trusted})
         if not store.documents(_KIND, id=made.id):
             store.put(_KIND, made.id, to_dict(made), task=task)
         return made

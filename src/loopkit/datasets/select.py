@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from loopkit._json import canonical
-from loopkit.signals.calls import calls_and_statements, disagree, expected_output
+from loopkit.signals.calls import calls_and_statements, decisive, disagree, expected_output
+from loopkit.signals.credit import Method, StepJudge
 from loopkit.signals.state import held
 from loopkit.store.sqlite import Store
 from loopkit.types import Example, Feedback, Span
@@ -25,34 +26,45 @@ class Selection:
     """Calls on which people disagreed; the most trusted, then the latest word was taken."""
 
 
-def from_feedback(store: Store, task: str) -> Selection:
+def from_feedback(
+    store: Store, task: str, *, credit: Method | StepJudge | None = None, trusted: Collection[str] = ()
+) -> Selection:
     """An example for each call of the task whose right output is known: corrected, or called good."""
-    calls, said = calls_and_statements(task, store.spans(task=task), held(store))
+    spans = store.spans(task=task)
+    shown = _shown(store, spans) if credit == "touched" else {}
+    calls, said = calls_and_statements(task, spans, held(store), credit=credit, shown=shown)
     left_out: Counter[str] = Counter()
     examples: list[Example] = []
     conflicts = 0
     for call in calls:
         events = said.get(call.id, [])
-        expected, why_not = _expected(call, events)
+        expected, why_not = _expected(call, events, trusted)
         conflicts += disagree(events)
         if why_not is not None:
             left_out[why_not] += 1
         else:
-            examples.append(_example(call, expected, events))
+            examples.append(_example(call, expected, events, decisive(events, trusted=trusted)))
     return Selection(examples, len(calls), dict(left_out), conflicts)
 
 
-def _expected(call: Span, events: Sequence[Feedback]) -> tuple[object, str | None]:
+def _shown(store: Store, spans: Sequence[Span]) -> dict[str, str]:
+    """What users saw in the end: of each trace the root's output."""
+    traces = {span.trace_id for span in spans}
+    roots = (span for span in store.spans(trace_ids=traces) if span.parent_id is None and span.output is not None)
+    return {root.trace_id: root.output if isinstance(root.output, str) else canonical(root.output) for root in roots}
+
+
+def _expected(call: Span, events: Sequence[Feedback], trusted: Collection[str]) -> tuple[object, str | None]:
     if call.status != "ok":
         return None, "that failed or were stopped"
     if not isinstance(call.input, dict) or call.content_status != "kept":
         return None, "without recorded inputs"
     if not events:
         return None, "without feedback"
-    return expected_output(call, events)
+    return expected_output(call, events, trusted=trusted)
 
 
-def _example(call: Span, expected: object, events: Sequence[Feedback]) -> Example:
+def _example(call: Span, expected: object, events: Sequence[Feedback], said: Feedback | None) -> Example:
     inputs = call.input
     rejected = call.output if expected != call.output else None
     digest = hashlib.sha256(canonical([inputs, expected, call.id]).encode()).hexdigest()
@@ -65,5 +77,6 @@ def _example(call: Span, expected: object, events: Sequence[Feedback]) -> Exampl
         group=call.user_id or call.session_id or call.id,
         spans=(call.id,),
         feedback=tuple(event.id for event in events),
+        weight=1.0 if said is None or said.weight is None else said.weight,
         at=call.started_at,
     )

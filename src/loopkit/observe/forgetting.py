@@ -21,6 +21,7 @@ from loopkit.config import home_directory
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.export.place import spools
 from loopkit.export.spool import DiskSpool, Spool
+from loopkit.export.statements import is_statement
 from loopkit.store import ring
 from loopkit.store.sqlite import FILE, Store
 
@@ -117,19 +118,20 @@ def _forget(user: str, place: _Place) -> Forgotten:
     traces = {trace for spool in waiting for data in _batches(spool) for trace in _traces_of(names, data)}
     held = ring.forget(place.home, user)
     traces |= held.traces
-    spans = feedback = examples = 0
+    spans = examples = 0
+    events: set[str] = set()
     if place.store is not None:
-        traces, spans, feedback, examples = Store(place.store).forget(user, author, traces, _Learned().without)
+        traces, spans, events, examples = Store(place.store).forget(user, author, traces, _Learned().without)
     held_too = ring.forget(place.home, user, traces)
     changed, unreachable = 0, 0
     with ExitStack() as pauses:
         for sink in place.sending():
             pauses.enter_context(sink.paused())
         for spool in waiting:
-            done, left = spool.rewrite(_without(traces, names))
+            done, left = spool.rewrite(_without(traces, names | events))
             changed, unreachable = changed + done, unreachable + left
     return Forgotten(
-        traces=tuple(sorted(traces)), spans=spans, feedback=feedback, examples=examples, waiting=changed,
+        traces=tuple(sorted(traces)), spans=spans, feedback=len(events), examples=examples, waiting=changed,
         held=held.rows + held_too.rows, unreachable=unreachable,
     )  # fmt: skip
 
@@ -154,7 +156,7 @@ def _traces_of(names: set[str], data: bytes) -> set[str]:
         for resource in request.resource_spans
         for scope in resource.scope_spans
         for span in scope.spans
-        if any(item.value.string_value in names for item in span.attributes)
+        if not is_statement(span) and _bears(span, names)
     }
 
 
@@ -194,7 +196,8 @@ class _Learned:
 
 
 def _without(traces: set[str], names: set[str]) -> Callable[[bytes], bytes]:
-    """A batch without the spans of these traces: empty where none is left, or where it can't be read and has a name."""
+    """A batch without the spans of these traces, and the statements that bear one of the names: empty where none is
+    left, or where it can't be read and has a name."""
     ids = {bytes.fromhex(trace) for trace in traces} | {name.encode() for name in names}
 
     def change(data: bytes) -> bytes:
@@ -209,10 +212,19 @@ def _without(traces: set[str], names: set[str]) -> Callable[[bytes], bytes]:
         left = 0
         for resource in request.resource_spans:
             for scope in resource.scope_spans:
-                kept = [span for span in scope.spans if span.trace_id not in ids]
+                kept = [span for span in scope.spans if span.trace_id not in ids and not _is_said(span, names)]
                 del scope.spans[:]
                 scope.spans.extend(kept)
                 left += len(kept)
         return bytes(request.SerializeToString()) if left else b""
 
     return change
+
+
+def _is_said(span: Any, names: set[str]) -> bool:
+    """What they said of somebody else's call, or what was said of theirs under a name that is no trace's."""
+    return is_statement(span) and _bears(span, names)
+
+
+def _bears(span: Any, names: set[str]) -> bool:
+    return any(item.value.string_value in names for item in span.attributes)

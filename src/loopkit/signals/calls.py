@@ -7,48 +7,98 @@ that "right" means one thing everywhere.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
 from loopkit._json import canonical
+from loopkit.signals.credit import Method, StepJudge, credits
 from loopkit.signals.fold import State
 from loopkit.signals.rewards import MEANINGS, reward_of
 from loopkit.types import Feedback, Span
 
 _TRUST = {"reviewer": 2, "user": 1}
 _CALL_KINDS = ("task", "agent", "llm")
+_NOTHING_SHOWN: Final[Mapping[str, str]] = {}
 
 
 def calls_and_statements(
-    task: str, spans: Iterable[Span], state: State
+    task: str,
+    spans: Iterable[Span],
+    state: State,
+    *,
+    credit: Method | StepJudge | None = "last",
+    shown: Mapping[str, str] = _NOTHING_SHOWN,
 ) -> tuple[list[Span], dict[str, list[Feedback]]]:
     """The task's whole calls, oldest first, and by call id what is held to be said of it, oldest first.
 
-    A whole call is the outermost span of the task, of kind task, agent or llm.
+    A whole call is the outermost span of the task, of kind task, agent or llm. What is said of a trace or a session is
+    said of the calls in it that `credit` names, of each with its part as the weight, where nobody said anything of such
+    a call itself. `shown` is what users saw in the end, by trace.
     """
     of_task = [span for span in spans if span.task == task]
     by_id = {span.id: span for span in of_task}
     tops = {span.id: _outermost(span, by_id) for span in of_task}
+    calls = [span for span in of_task if tops[span.id] == span.id and span.kind in _CALL_KINDS]
     said: dict[str, list[Feedback]] = defaultdict(list)
+    wider: list[Feedback] = []
     for (target, *_), event in state.current.items():
         if target in tops:
             said[tops[target]].append(event)
+        elif target.startswith(("trace:", "session:")):
+            wider.append(replace(event, target=target))
+    for id, event in _credited(calls, wider, credit, shown):
+        if not any(_is_verdict(each) for each in said.get(id, ()) if each.target != event.target):
+            said[id].append(event)
     for events in said.values():
         events.sort(key=_order)
-    return [span for span in of_task if tops[span.id] == span.id and span.kind in _CALL_KINDS], said
+    return calls, said
 
 
-def expected_output(call: Span, events: Sequence[Feedback]) -> tuple[object, str | None]:
+def _credited(
+    calls: Sequence[Span], wider: Sequence[Feedback], credit: Method | StepJudge | None, shown: Mapping[str, str]
+) -> Iterator[tuple[str, Feedback]]:
+    """What was said of whole traces and sessions, by call."""
+    if not wider:
+        return
+    steps: dict[str, list[Span]] = defaultdict(list)
+    for call in sorted(calls, key=lambda call: (call.started_at, call.id)):
+        steps[f"trace:{call.trace_id}"].append(call)
+        steps[f"session:{call.session_id}"].append(call)
+    for event in wider:
+        found = steps.get(event.target, [])
+        seen = shown.get(found[-1].trace_id) if found else None
+        for call, part in zip(found, credits(found, event, credit, shown=seen), strict=True):
+            if part:
+                weight = event.weight if part == 1.0 else (1.0 if event.weight is None else event.weight) * part
+                yield call.id, replace(event, weight=weight)
+
+
+def expected_output(
+    call: Span, events: Sequence[Feedback], *, trusted: Collection[str] = ()
+) -> tuple[object, str | None]:
     """What the output should have been, or None and why that isn't known.
 
-    A correction counts before a vote, a reviewer's word before a user's, the later before the earlier.
+    A correction counts before a vote, a reviewer's word before a user's, the later before the earlier. `trusted` are
+    the names of shown signals that were found to tell good from bad (`Calibration.trains`): they stand for a verdict
+    too.
     """
-    corrections = [e for e in events if corrects(e)]
-    if corrections:
-        return max(corrections, key=_weight).correction, None
-    good = _voted(events)
+    found = decisive(events, trusted=trusted)
+    if found is None:
+        return None, "with feedback that names no right output"
+    if corrects(found, trusted):
+        return found.correction, None
+    good = goodness(found)
     if good == 1.0:
         return call.output, None
     return None, "called wrong without a correction" if good == 0.0 else "with feedback that names no right output"
+
+
+def decisive(events: Sequence[Feedback], *, trusted: Collection[str] = ()) -> Feedback | None:
+    """The statement that counts of these: a correction before a vote, then by trust and time."""
+    corrections = [e for e in events if corrects(e, trusted)]
+    votes = [e for e in events if judges(e, trusted) and goodness(e) is not None]
+    return max(corrections or votes, key=_weight, default=None)
 
 
 def outcome(call: Span, events: Sequence[Feedback]) -> float | None:
@@ -56,23 +106,24 @@ def outcome(call: Span, events: Sequence[Feedback]) -> float | None:
 
     Corrected or not, else the weightiest vote or rating.
     """
-    if any(corrects(e) for e in events):
-        return float(expected_output(call, events)[0] == call.output)
-    return _voted(events)
+    found = decisive(events)
+    if found is None:
+        return None
+    return float(found.correction == call.output) if corrects(found) else goodness(found)
 
 
-def judges(event: Feedback) -> bool:
+def judges(event: Feedback, trusted: Collection[str] = ()) -> bool:
     """Whether its value says that a call was good or bad. What people only show is to be calibrated before it does."""
     meaning = MEANINGS.get(event.name)
     is_shown = event.kind != "explicit" if meaning is None else meaning.kind != "explicit"
-    return event.name == "outcome" or not is_shown
+    return event.name == "outcome" or not is_shown or event.name in trusted
 
 
-def corrects(event: Feedback) -> bool:
+def corrects(event: Feedback, trusted: Collection[str] = ()) -> bool:
     """Whether it says what the output should have been. What became of it counts when somebody has accepted that."""
     if event.correction is None or event.correction_status == "rejected":
         return False
-    return judges(event) or event.correction_status == "accepted"
+    return judges(event, trusted) or event.correction_status == "accepted"
 
 
 def goodness(event: Feedback) -> float | None:
@@ -84,9 +135,8 @@ def goodness(event: Feedback) -> float | None:
     return float(event.value or 0) if is_between else None
 
 
-def _voted(events: Sequence[Feedback]) -> float | None:
-    votes = [e for e in events if judges(e) and goodness(e) is not None]
-    return goodness(max(votes, key=_weight)) if votes else None
+def _is_verdict(event: Feedback) -> bool:
+    return corrects(event) or (judges(event) and goodness(event) is not None)
 
 
 def first_outcome(call: Span, events: Sequence[Feedback]) -> tuple[int, float] | None:

@@ -331,11 +331,11 @@ class Store(Database):
 
     def forget(
         self, user: str, author: str, traces: Collection[str], without: Callable[[Any, set[str]], tuple[Any, int]]
-    ) -> tuple[set[str], int, int, int]:
+    ) -> tuple[set[str], int, set[str], int]:
         """Remove traces, and those of this user; what was said of them or by this author; examples made of them.
 
         `without` makes of a document's body one without what came of these spans, and says how many examples went.
-        Gives the traces, and how many spans, events and examples went.
+        Gives the traces, how many spans went, the ids of the events, and how many examples.
         """
         rows = self._read("SELECT DISTINCT trace_id FROM span WHERE user_id = ?", (user,))
         with self.reading() as connection:
@@ -376,6 +376,7 @@ class Store(Database):
             room.forget_past(connection, user)
             listed = (canonical(sorted(events)),)
             connection.execute("DELETE FROM feedback WHERE id IN (SELECT value FROM json_each(?))", listed)
+            connection.execute("DELETE FROM untold WHERE target NOT IN (SELECT target FROM feedback)")
             for seq, kind, id, body in connection.execute("SELECT seq, kind, id, body FROM document").fetchall():
                 mentioned = {span for span in SPAN_ID.findall(body) if is_theirs(span)}
                 kept, examples = without(json.loads(body), mentioned)
@@ -387,7 +388,7 @@ class Store(Database):
                     room.hide(connection, [bearer], but=named_in(text))
             connection.execute("DELETE FROM aside WHERE instr(data, ?)", (user.encode("utf-8", "replace"),))
         self.scrub()
-        return theirs, len(here), len(events), gone
+        return theirs, len(here), events, gone
 
     # Inside
 
