@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all test-litellm test-pythons lint types docs bench check clean
+.PHONY: help setup demo test test-all test-litellm test-pythons lint types docs bench bench-guard check clean
 
 help:
 	@echo "make setup         a virtual environment with everything that development needs"
@@ -71,6 +71,9 @@ docs: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+bench-guard: $(READY)
+	$(BIN)/python -m benchmarks guard
 
 check: lint types test
 

@@ -19,11 +19,12 @@ PARTS = {
     "start": "Starting",
     "memory": "Memory",
     "peers": "Others",
+    "guard": "Checks on real data",
 }
 
 
 def main() -> None:
-    """Run and print; `peers` only where it is asked for, since it needs `benchmarks/peers.txt` installed."""
+    """Run and print; `peers` and `guard` only where asked for: they need `benchmarks/peers.txt`, and `LOOPKIT_DATA`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", metavar="FILE", help="write the figures here too")
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
@@ -37,7 +38,7 @@ def main() -> None:
     }
     print("Measured: " + ", ".join(f"{name} {value}" for name, value in about.items()) + ".\n")
     found: dict[str, object] = {"about": about}
-    for part in asked.parts or [name for name in PARTS if name != "peers"]:
+    for part in asked.parts or [name for name in PARTS if name not in ("peers", "guard")]:
         rows = import_module(f"benchmarks.{part}").rows()
         found[part] = rows
         print(markdown(PARTS[part], rows), flush=True)

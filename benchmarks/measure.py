@@ -78,5 +78,5 @@ def markdown(title: str, rows: list[dict[str, object]]) -> str:
     """A table: the first row's keys are its head."""
     head = list(rows[0])
     lines = [f"## {title}\n", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(str(row[name]) for name in head) + " |" for row in rows]
+    lines += ["| " + " | ".join(str(row.get(name, "")) for name in head) + " |" for row in rows]
     return "\n".join(lines) + "\n"

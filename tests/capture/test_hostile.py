@@ -19,7 +19,7 @@ from loopkit.capture.snapshot import snapshot
 from loopkit.errors import InvalidInput
 from loopkit.testing import MemorySink, ScriptedProvider, recording
 
-KEY = "sk-proj-" + "aB3" * 12
+KEY = "sk-proj-" + "q8Zr7LmK2vXw9TbN4cYd6HsJ3gFp5QaE1uRi"
 MAIL = "joe@example.com"
 
 

@@ -175,7 +175,7 @@ def test_large_model_calls_and_guardrail_trips_are_kept(tmp_path: Path) -> None:
 
         @loopkit.trace(guard=loopkit.Guard(output=[checks.secrets()]))
         def leaky(word: str) -> str:
-            return "sk-" + "a1B2" * 8 if word == "leak" else "fine"
+            return "sk-" + "q8Zr7LmK2vXw9TbN4cYd6HsJ3gFp5QaE" if word == "leak" else "fine"
 
         leaky("nothing")
         assert len(store.spans()) == 1  # the large one

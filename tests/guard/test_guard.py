@@ -19,7 +19,7 @@ from loopkit.errors import InvalidInput
 from loopkit.testing import MemorySink, ScriptedProvider
 from tests.capture.test_streams import chunk, client_streaming
 
-KEY = "sk-proj-" + "aB3" * 12
+KEY = "sk-proj-" + "q8Zr7LmK2vXw9TbN4cYd6HsJ3gFp5QaE1uRi"
 
 
 def client_of(provider: ScriptedProvider, guard: loopkit.Guard) -> OpenAI:
@@ -96,7 +96,7 @@ def test_personal_data_is_redacted_on_its_way_out() -> None:
 
 def test_answers_are_checked_too() -> None:
     guard = loopkit.Guard(output=[checks.secrets(), checks.pii()])
-    with pytest.raises(loopkit.Blocked, match="at output: found key"):
+    with pytest.raises(loopkit.Blocked, match="at output: found credential"):
         ask(client_of(ScriptedProvider([f"use {KEY}"]), guard), "key?")
     response = ask(client_of(ScriptedProvider(["ask joe@example.com"]), guard), "who?")
     assert response.choices[0].message.content == "ask [EMAIL]"

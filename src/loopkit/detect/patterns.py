@@ -38,7 +38,11 @@ class _Pattern:
 def find(text: str, kinds: Iterable[str] = ALL) -> list[Finding]:
     """All findings of these kinds, in order; where two overlap the earlier, then the longer one stays."""
     wanted = set(kinds)
-    found = [finding for pattern in _patterns() if pattern.kind in wanted for finding in _matches(pattern, text)]
+    return merged([found for pattern in _patterns() if pattern.kind in wanted for found in _matches(pattern, text)])
+
+
+def merged(found: list[Finding]) -> list[Finding]:
+    """In order; where two overlap the earlier, then the longer one stays."""
     if len(found) < 2:
         return found
     found.sort(key=lambda f: (f.start, -f.end))
@@ -51,7 +55,11 @@ def find(text: str, kinds: Iterable[str] = ALL) -> list[Finding]:
 
 def redact(text: str, kinds: Iterable[str] = ALL) -> str:
     """The text with each finding replaced by its kind, such as `[EMAIL]`; the same text when there is none."""
-    found = find(text, kinds)
+    return without(text, find(text, kinds))
+
+
+def without(text: str, found: list[Finding]) -> str:
+    """The text with these findings, in order, replaced by their kinds."""
     if not found:
         return text
     pieces: list[str] = []

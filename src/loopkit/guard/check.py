@@ -7,12 +7,16 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
-from loopkit.detect.patterns import ALL, PERSONAL, SECRETS, find, redact
+from loopkit.detect import personal
+from loopkit.detect.patterns import SECRETS, Finding, find, merged, without
+from loopkit.detect.rules import credentials_in
 from loopkit.errors import InvalidInput
 
 Action = Literal["flag", "redact", "block"]
+CREDENTIAL: Final = "credential"
+"""What rules find, besides the kinds that recording redacts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +49,21 @@ class Check(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PatternCheck:
-    """Finds patterns of `loopkit.detect`. Fails closed."""
+    """Finds what `loopkit.detect` knows. Fails closed."""
 
     name: str
     action: Action
     kinds: tuple[str, ...]
+    find: Callable[[str, tuple[str, ...]], list[Finding]]
     on_error: Literal["open", "closed"] = "closed"
 
     def check(self, text: str) -> Trip | None:
         """See `Check.check`."""
-        found = sorted({finding.kind for finding in find(text, self.kinds)})
+        found = self.find(text, self.kinds)
         if not found:
             return None
-        clean = redact(text, self.kinds) if self.action == "redact" else None
-        return Trip(self.action, f"found {', '.join(found)}", clean)
+        clean = without(text, found) if self.action == "redact" else None
+        return Trip(self.action, f"found {', '.join(sorted({finding.kind for finding in found}))}", clean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +100,25 @@ class FunctionCheck:
         return None if said else Trip(self.action, f"{self.name} said no")
 
 
-def pii(*, action: Action = "redact", kinds: Iterable[str] = PERSONAL) -> PatternCheck:
-    """Personal data: e-mail addresses, card numbers (Luhn), IBANs (mod 97), phone numbers in international form."""
-    return PatternCheck("pii", _action(action), _kinds(kinds, PERSONAL))
+def pii(*, action: Action = "redact", kinds: Iterable[str] = personal.DEFAULT) -> PatternCheck:
+    """Personal data: e-mail addresses, cards (Luhn), IBANs (mod 97), phone numbers, IP addresses, US social security.
+
+    `kinds` chooses, or adds "domain" for addresses in the web.
+    """
+    return PatternCheck("pii", _action(action), _kinds(kinds, personal.KINDS), personal.personal_in)
 
 
-def secrets(*, action: Action = "block", kinds: Iterable[str] = SECRETS) -> PatternCheck:
-    """API keys of the common providers, private keys, JSON web tokens."""
-    return PatternCheck("secrets", _action(action), _kinds(kinds, SECRETS))
+def secrets(*, action: Action = "block", kinds: Iterable[str] = (*SECRETS, CREDENTIAL)) -> PatternCheck:
+    """Keys and tokens in the forms of some eighty services, private keys, JSON web tokens, and what stands where a
+    password or a key belongs."""
+    return PatternCheck("secrets", _action(action), _kinds(kinds, (*SECRETS, CREDENTIAL)), secrets_in)
+
+
+def secrets_in(text: str, kinds: tuple[str, ...]) -> list[Finding]:
+    """By rules, which know services' forms more exactly than what recording looks for; without them by that."""
+    if CREDENTIAL not in kinds:
+        return find(text, kinds)
+    return merged(find(text, [kind for kind in kinds if kind != "key"]) + credentials_in(text))
 
 
 def injection(*, action: Action = "block") -> InjectionCheck:
@@ -138,7 +154,7 @@ def _no_redacting(name: str, action: Action) -> Action:
 
 def _kinds(kinds: Iterable[str], default: tuple[str, ...]) -> tuple[str, ...]:
     chosen = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-    unknown = [kind for kind in chosen if kind not in ALL]
+    unknown = [kind for kind in chosen if kind not in default]
     if unknown or not chosen:
         raise InvalidInput(f"kinds has {unknown or chosen!r}: choose from {', '.join(default)}")
     return chosen
