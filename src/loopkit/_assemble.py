@@ -172,13 +172,13 @@ def _sinks(made: Settings, host: HostSink, clock: Clock) -> tuple[Sink, ...]:
             """Never the same span twice to the same place."""
             return not host.serves(destination) and not (host.reached and destination.from_environment)
 
-        if made.store is not None:
-            by_api = [each for each in made.destinations if each.feedback not in (None, "span")]
-            sinks += _outboxes(by_api, made, clock)
         sinks += [
             OtlpSink(destination, made, resource, __version__, served=partial(ours, destination))
             for destination in made.destinations
         ]
+    if made.store is not None:
+        by_api = [each for each in made.destinations if each.feedback not in (None, "span")]
+        sinks += _outboxes(by_api, made, clock)
     return tuple(sinks)
 
 

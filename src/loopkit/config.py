@@ -122,6 +122,10 @@ class Destination:
         _one_of("the destination's drop", self.drop, get_args(Drop))
         if self.feedback is not None:
             _one_of("the destination's feedback", self.feedback, get_args(FeedbackBy))
+        if self.protocol == "grpc" and self.feedback not in (None, "span") and self.feedback_url is None:
+            raise InvalidSetting(
+                f"feedback={self.feedback!r} goes over HTTP, and the destination is gRPC: give feedback_url"
+            )
         if self.feedback_url is not None:
             _check_url("the destination's feedback_url", self.feedback_url)
         self._take_credentials()
@@ -331,6 +335,11 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     signals: Mapping[str, Signal] = field(default_factory=dict[str, Signal])
     """Those that are declared, by name."""
+
+    def sends_content(self, destination: Destination | None) -> bool:
+        """Whether inputs and outputs go to it; None is the application's own OpenTelemetry."""
+        asked = None if destination is None else destination.content
+        return self.content == "export" if asked is None else asked and self.content != "off"
 
 
 def settings(

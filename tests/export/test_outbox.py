@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -28,7 +29,9 @@ import loopkit
 from loopkit import backends
 from loopkit._ids import Clock
 from loopkit.config import Destination, settings
+from loopkit.errors import InvalidSetting
 from loopkit.observe.outbox import OutboxSink
+from loopkit.store.sqlite import FILE
 from loopkit.testing import ScriptedProvider
 from loopkit.types import Feedback
 from tests.export.test_delivery import Collector
@@ -378,6 +381,12 @@ def test_words_stay_here_unless_content_goes_along(name: str, backend: Backend) 
     assert "secret" not in json.dumps(backend.asked)
 
 
+@pytest.fixture
+def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loopkit.observe.outbox._LOOK_SECONDS", 0.3)
+
+
+@pytest.mark.usefixtures("looking_often")
 def test_early_feedback_goes_out_when_its_call_is_known(backend: Backend) -> None:
     loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
     loopkit.feedback("order:88", "helpful", True)
@@ -427,7 +436,7 @@ def test_what_is_refused_waits_until_somebody_resends_it(backend: Backend) -> No
     assert "no such config" in left.reason
     assert loopkit.resend(store) == 1
     assert loopkit.flush(10, delivered=True)
-    assert len(backend.asked) == 4
+    assert len(backend.asked) == 3  # what it has is not sent again
     assert loopkit.untold(store) == []
 
 
@@ -442,6 +451,7 @@ def test_a_backend_that_is_down_costs_nothing_and_is_told_by_the_next_process(ba
         for n in range(20):
             loopkit.feedback("order:1", f"name-{{n}}", True)
         assert loopkit.flush(10)
+        time.sleep(1)  # so that it is not telling just now: what it had taken would be its own for 20 s
         os.kill(os.getpid(), 9)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=60, check=False)
@@ -455,12 +465,13 @@ def test_a_backend_that_is_down_costs_nothing_and_is_told_by_the_next_process(ba
     assert names == {f"name-{n}" for n in range(20)}
 
 
+@pytest.mark.usefixtures("looking_often")
 def test_another_processs_feedback_goes_out_too(backend: Backend, clean_environment: Path) -> None:
     s, _ = record_and_say(PRESETS["langfuse"](backend.url))
     environment = {**os.environ, "LOOPKIT_HOME": str(clean_environment)}
     command = [sys.executable, "-m", "loopkit", "feedback", "add", s.id, "--name", "stars", "--value", "2"]
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
-    asked = backend.wait_for(3)
+    asked = backend.wait_for(2)
     assert {body["name"] for _, _, body in asked} == {"helpful", "stars"}
 
 
@@ -497,6 +508,187 @@ def test_without_a_store_feedback_goes_as_a_span(backend: Backend, collector: Co
     assert loopkit.flush(10, delivered=True) is True
     assert sorted(span["name"] for span in received(collector)) == ["feedback helpful", "s"]
     assert backend.asked == []
+
+
+def spans(count: int) -> list[Any]:
+    found = []
+    for _ in range(count):
+        with loopkit.span("s") as s:
+            pass
+        found.append(s)
+    return found
+
+
+def test_only_what_changed_is_told(backend: Backend) -> None:
+    loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
+    (s,) = spans(1)
+    for number in range(12):
+        loopkit.feedback(s, "thumbs", True, by=f"user-{number}")
+        assert loopkit.flush(10, delivered=True)
+    assert len(backend.asked) == 12
+    loopkit.feedback(s, "thumbs", False, by="user-3")
+    assert loopkit.flush(10, delivered=True)
+    assert [body["value"] for _, _, body in backend.asked[12:]] == [0.0]
+
+
+def test_a_slow_backend_is_left_alone_and_what_it_took_stands(backend: Backend) -> None:
+    backend.answers = [(200, {}), (200, {}), (429, {}), (200, {}), (429, {})]
+    loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
+    (s,) = spans(1)
+    for number in range(6):
+        loopkit.feedback(s, f"n{number}", True)
+    others = spans(30)
+    for other in others:
+        loopkit.feedback(other, "thumbs", True)
+    assert loopkit.flush(30, delivered=True)
+    assert len(backend.asked) == 36 + 2  # each once, and what was refused for the moment again
+    assert len({body["id"] for _, _, body in backend.asked}) == 36
+
+
+def test_statements_follow_what_takes_them_back_or_replaces_them_elsewhere(backend: Backend) -> None:
+    loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
+    a, b = spans(2)
+    first = loopkit.feedback(a, "thumbs", True)
+    second = loopkit.feedback(a, "stars", 4)
+    assert first is not None
+    assert second is not None
+    assert loopkit.flush(10, delivered=True)
+    loopkit.supersede(first, target=b)
+    loopkit.feedback(b, "retraction", retracts=second.id)
+    assert loopkit.flush(10, delivered=True)
+    there: dict[str, Any] = {}
+    for method, path, body in backend.asked:
+        if method == "DELETE":
+            there.pop(path.rpartition("/")[2])
+        else:
+            there[body["id"]] = (body["observationId"], body["name"])
+    assert list(there.values()) == [(b.id[33:], "thumbs")]
+
+
+def test_who_is_forgotten_is_forgotten_there(backend: Backend) -> None:
+    loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
+    with loopkit.context(user_id="ana"), loopkit.span("hers") as hers:
+        pass
+    (his,) = spans(1)
+    loopkit.feedback(hers, "thumbs", True)
+    loopkit.feedback(his, "thumbs", True, by="ana")
+    loopkit.feedback(his, "stars", 3, by="bo")
+    assert loopkit.flush(10, delivered=True)
+    names = {body["id"]: body["name"] for _, _, body in backend.asked}
+    loopkit.forget("ana")
+    assert loopkit.flush(10, delivered=True)
+    gone = [path.rpartition("/")[2] for method, path, _ in backend.asked if method == "DELETE"]
+    assert sorted(names[id] for id in gone) == ["thumbs", "thumbs"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("target", ["trace:../../../experiments/delete?x=", "trace:ab\n\0c", "trace:" + "g" * 32])
+def test_what_is_no_trace_goes_nowhere(name: str, target: str, backend: Backend) -> None:
+    loopkit.init("svc", export=[PRESETS[name](backend.url)])
+    loopkit.feedback(target, "thumbs", True)
+    (s,) = spans(1)
+    loopkit.feedback(s, "thumbs", True)
+    assert loopkit.flush(10, delivered=True)
+    assert not any("experiments" in path or "ggg" in json.dumps([path, body]) for _, path, body in backend.asked)
+    assert any(s.id[33:] in json.dumps([path, body]) or s.trace_id in path or body for _, path, body in backend.asked)
+
+
+def test_a_correction_is_a_right_answer_when_somebody_accepts_it(backend: Backend) -> None:
+    loopkit.init("svc", export=[PRESETS["mlflow"](backend.url)])
+    (s,) = spans(1)
+    edited = loopkit.accepted(s, "an edited text", original="a text")
+    loopkit.feedback(s, correction="BAD IDEA", correction_status="rejected", by="bo")
+    assert loopkit.flush(10, delivered=True)
+    made = [body["assessment"] for method, _, body in backend.asked if method == "POST"]
+    assert [("expectation" in each, each["rationale"]) for each in made] == [
+        (False, "an edited text"),
+        (False, "BAD IDEA"),
+    ]
+    assert edited is not None
+    loopkit.supersede(edited, correction_status="accepted")
+    assert loopkit.flush(10, delivered=True)
+    changed = [body["assessment"] for method, _, body in backend.asked if method == "POST"][-1]
+    assert changed["expectation"] == {"value": "an edited text"}
+
+
+def test_what_must_stay_here_stays_here(backend: Backend, collector: Collector) -> None:
+    from dataclasses import replace
+
+    near = replace(
+        PRESETS["phoenix"](backend.url), content=False, pseudonyms=True, filter=lambda span: span.name != "private",
+        endpoint=collector.endpoint, feedback_url=backend.url,
+    )  # fmt: skip
+    whole = loopkit.Destination(endpoint=collector.endpoint, name="whole", content=True)
+    loopkit.init("svc", export=[near, whole])
+    with loopkit.context(session_id="ana@sessions"), loopkit.span("search", kind="retrieval") as search:
+        pass
+    with loopkit.span("private", content="off") as private:
+        pass
+    loopkit.feedback(search, "relevant", True, document="Patient Lopez, HIV file")
+    loopkit.feedback("session:ana@sessions", "resolved", True)
+    loopkit.feedback(private, "tone", "secret words", comment="a secret")
+    assert loopkit.flush(10, delivered=True)
+    told = json.dumps(backend.asked)
+    assert len(backend.asked) == 2
+    assert not any(word in told for word in ("Lopez", "ana@sessions", "secret", private.id[33:]))
+    assert [row["session_id"][:5] for _, _, body in backend.asked for row in body["data"] if "session_id" in row] == [
+        "anon-"
+    ]
+    said = [span for span in received(collector) if span["name"] == "feedback tone"]
+    assert said
+    assert "secret" not in json.dumps(said)
+
+
+def test_delivered_means_taken(backend: Backend) -> None:
+    backend.answers = [(404, {})] * 500
+    loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
+    (s,) = spans(1)
+    loopkit.feedback(s, "thumbs", True)
+    assert loopkit.flush(1, delivered=True) is False
+    backend.answers = []
+    assert loopkit.flush(20, delivered=True)
+
+
+@pytest.mark.parametrize("status", [401, 408, 500])
+def test_what_may_pass_is_told_later(status: int, backend: Backend) -> None:
+    backend.answers = [(status, {})]
+    loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
+    (s,) = spans(1)
+    loopkit.feedback(s, "thumbs", True)
+    assert loopkit.flush(20, delivered=True)
+    assert len(backend.asked) == 2
+
+
+def test_after_any_number_of_tries_it_goes_on(backend: Backend, clean_environment: Path) -> None:
+    loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
+    loopkit.feedback("order:1", "thumbs", True)
+    assert loopkit.flush(10, delivered=True)
+    with loopkit.open_store().transaction() as connection:
+        connection.execute("UPDATE untold SET tries = 5000, state = 'due', due = 0")
+    (s,) = spans(1)
+    loopkit.feedback(s, "thumbs", True)
+    assert loopkit.flush(10, delivered=True)
+    assert len(backend.asked) == 1
+
+
+def test_closing_doesnt_wait_for_a_store_that_is_held(backend: Backend, clean_environment: Path) -> None:
+    loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
+    (s,) = spans(1)
+    loopkit.feedback(s, "thumbs", True)
+    assert loopkit.flush(10, delivered=True)
+    other = sqlite3.connect(clean_environment / FILE, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    loopkit.feedback(s, "stars", 3)
+    began = time.monotonic()
+    loopkit.shutdown(1)
+    assert time.monotonic() - began < 10  # it promises one, and the store's own second
+    other.execute("ROLLBACK")
+    other.close()
+
+
+def test_an_api_wants_http() -> None:
+    with pytest.raises(InvalidSetting, match="give feedback_url"):
+        loopkit.Destination(endpoint="http://h:4317", protocol="grpc", feedback="phoenix")
 
 
 EVENTS = st.lists(
@@ -547,9 +739,8 @@ def test_a_backend_holds_what_the_store_holds(steps: list[tuple[Any, ...]], paus
 
                     old = said[which % len(said)]
                     change = {"retracts": old.id} if what == "retract" else {"supersedes": old.id}
-                    event = replace(event, target=old.target if value % 2 else f"event:{old.id}", **change)
-                    if what == "supersede":
-                        event = replace(event, target=old.target)
+                    elsewhere = f"event:{old.id}" if what == "retract" else about
+                    event = replace(event, target=old.target if value % 2 else elsewhere, **change)
                 said.append(event)
                 store.append(None, [event])
                 if pause:

@@ -103,7 +103,7 @@ def test_loud_users_count_for_a_few() -> None:
         (simulated(3000, signal=(0.3, 0.3)), "no better than chance"),
         (
             [call(n, ("regenerated", True), ("thumbs", True), user=f"u{n}") for n in range(80)],
-            "0 of the rarer verdict",
+            "0 users with the rarer verdict",
         ),
         ([call(n, ("regenerated", True)) for n in range(80)], "0 labelled pairs"),
     ],
@@ -135,6 +135,43 @@ def test_graded_signals_are_parted_by_their_values() -> None:
     ]
     assert goods == sorted(goods, key=lambda good: good or 0)
     assert sum(each.calls for each in found.bins) == 600
+
+
+@pytest.mark.parametrize(("users", "each"), [(1, 10), (3, 5), (5, 2)])
+def test_few_users_decide_nothing(users: int, each: int) -> None:
+    """A score that is each user's own, and says nothing: by chance it would part them from the others."""
+    trains = 0
+    for seed in range(60):
+        draw = random.Random(seed)
+        made = []
+        for user in range(60 + users):
+            alike = draw.random()
+            for _ in range(each):
+                good = user >= users
+                made.append(call(len(made), ("accepted", alike), ("thumbs", good), user=f"u{user}"))
+        trains += card(made, "accepted").trains
+    assert trains == 0
+
+
+def test_signals_of_ones_own_have_cards_too() -> None:
+    draw = random.Random(2)
+    made = []
+    for number in range(300):
+        good = draw.random() < 0.5
+        made.append(
+            call(
+                number, ("thumbs", good), ("confidence", draw.uniform(0.4, 1) if good else draw.uniform(0, 0.6)),
+                ("dwell", draw.uniform(1, 60)), ("clicked", good or draw.random() < 0.3), user=f"u{number}",
+            )
+        )  # fmt: skip
+    cards = {each.signal: each for each in calibrations("t", made)}
+    assert set(cards) == {"confidence", "dwell", "clicked"}
+    assert [each.shown for each in cards["confidence"].bins] == [
+        "0 to 0.25", "0.25 to 0.5", "0.5 to 0.75", "0.75 to 0.95", "0.95 to 1",
+    ]  # fmt: skip
+    assert (cards["confidence"].trains, cards["dwell"].trains, cards["clicked"].trains) == (True, False, True)
+    assert len(cards["dwell"].bins) == 4
+    assert sum(each.calls for each in cards["dwell"].bins) == 300
 
 
 def record(n: int, *, edits: bool = True) -> None:
@@ -256,12 +293,58 @@ def test_what_is_said_of_a_trace_or_session_counts_for_its_calls(stored: MemoryS
     loopkit.feedback(f"trace:{first.trace_id}", "thumbs", True)
     loopkit.feedback("session:s1", "thumbs", False)
     loopkit.feedback(drafts[0], "thumbs", False)  # said of it alone
+    assert late
+    assert second.id
     (row,) = loopkit.figures("reply", by="all")
     assert (row.judged, row.right) == (3, pytest.approx(1 / 3))
     made = loopkit.Dataset.create("reply")
     assert [example.spans for example in made.examples] == [(drafts[1],)]
     assert made.report["left_out"]["called wrong without a correction"] == 2
-    loopkit.retract(next(event for event in loopkit.open_store().feedback() if event.target == "session:s1"))
+
+
+def test_what_is_said_counts_before_what_is_shown(stored: MemorySink) -> None:
+    record(400)
+    (card_before,) = loopkit.calibrate("reply")
+    assert card_before.trains
+    with loopkit.context(user_id="x"), loopkit.span("reply", task="reply", input={"question": "an odd one out"}) as s:
+        s.set(output="an answer nobody liked")
+    loopkit.feedback(s, "thumbs", False)
+    loopkit.accepted(s, "an answer nobody liked")
+    made = loopkit.Dataset.create("reply")
+    assert not any(s.id in example.spans for example in made.examples)
+    shown = [example for example in made.examples if example.weight < 1]
+    assert shown
+    assert {round(example.weight, 6) for example in shown} == {round(card_before.weight, 6)}
+
+
+def test_later_calls_and_other_tasks_take_nothing(stored: MemorySink) -> None:
+    with loopkit.context(session_id="s9"):
+        with loopkit.span("request", task="answer", input={"question": "who"}) as root:
+            with loopkit.span("rewrite", task="rewrite", input={"question": "who is it"}) as step:
+                step.set(output="who is it, really")
+            root.set(output="nobody")
+        loopkit.feedback("session:s9", "thumbs", True)
+        loopkit.flush()
+        with loopkit.span("request", task="answer", input={"question": "and then"}) as later:
+            later.set(output="nothing")
+    loopkit.feedback(f"trace:{root.trace_id}", correction="somebody")
+    answers = {example.spans[0]: example for example in loopkit.Dataset.create("answer").examples}
+    assert answers[root.id].expected == "somebody"
+    assert later.id not in answers
+    rewritten = loopkit.Dataset.create("rewrite").examples
+    assert [example.expected for example in rewritten] == ["who is it, really"]  # by the session's thumb, not by that
+
+
+def test_whose_doing_it_was_may_be_asked_for(stored: MemorySink) -> None:
+    drafts: list[str] = []
+    with loopkit.context(session_id="s1", user_id="u1"), loopkit.span("request") as first:
+        for text in ("a draft of number one two three four", "the other text that was sent as it is"):
+            with loopkit.span("reply", task="reply", input={"question": f"about {text}"}) as s:
+                s.set(output=text)
+            drafts.append(s.id)
+        first.set(output="the other text that was sent as it is")
+    loopkit.feedback(f"trace:{first.trace_id}", "thumbs", True)
+    loopkit.feedback(drafts[0], "thumbs", False)
     shared = loopkit.Dataset.create("reply", credit="uniform")
     assert [(example.spans, example.weight) for example in shared.examples] == [((drafts[1],), 0.5)]
     touched = loopkit.Dataset.create("reply", credit="touched")
@@ -270,5 +353,3 @@ def test_what_is_said_of_a_trace_or_session_counts_for_its_calls(stored: MemoryS
     assert [example.spans for example in judged.examples] == [(drafts[1],)]
     with pytest.raises(InvalidInput, match="credit is 'most'"):
         loopkit.Dataset.create("reply", credit="most")  # type: ignore[arg-type]
-    assert late
-    assert second.id

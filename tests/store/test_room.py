@@ -167,8 +167,9 @@ def test_a_shared_key_is_of_the_one_whom_it_meant(store: Store, clock: Hand) -> 
 
 def test_documents_of_an_older_version_are_known(store: Store) -> None:
     with store.transaction() as connection:
-        for name in ("gone", "mention", "held", "told", "untold"):
+        for name in ("gone", "mention", "held", "told", "untold", "statement"):
             connection.execute(f"DROP TABLE {name}")
+        connection.execute("DROP INDEX feedback_against")
         for table in ("batch", "body", "medium"):
             for way in ("came", "went"):
                 connection.execute(f"DROP TRIGGER {table}_{way}")

@@ -26,6 +26,8 @@ class Place(NamedTuple):
     span_id: int | None
     sampled: bool
     """Whether the application's own OpenTelemetry samples the trace."""
+    content: bool = True
+    """Whether the span's content may go where content goes."""
 
 
 class Places:
@@ -36,7 +38,7 @@ class Places:
 
     def note(self, live: LiveSpan, keys: Iterable[str]) -> None:
         """A finished span goes by these names. A local root goes before what is below it."""
-        place = Place(live.trace_id, live.span_id, live.sampled)
+        place = Place(live.trace_id, live.span_id, live.sampled, live.content is None)
         for key in keys:
             if key.startswith("session:"):
                 continue
@@ -44,6 +46,8 @@ class Places:
             if known is None or live.local_root or known.trace_id != live.trace_id:
                 self._known[key] = place
                 self._known.move_to_end(key)
+        if not place.content:
+            self._known[f"{live.trace_id:032x}-{live.span_id:016x}"] = place
         while len(self._known) > _MOST:
             self._known.popitem(last=False)
 
@@ -55,7 +59,9 @@ class Places:
         with suppress(ValueError):  # what only looks like an id
             if is_span_id(target):
                 root = self._known.get(f"trace:{trace}")
-                return Place(int(trace, 16), int(target[33:], 16), root is None or root.sampled)
+                own = self._known.get(target)
+                about = (int(trace, 16), int(target[33:], 16), root is None or root.sampled)
+                return Place(*about, own is None or own.content)
             if known is None and target.startswith("trace:"):
                 return Place(int(trace, 16), None, True)
         return known

@@ -376,8 +376,9 @@ class Worker:
         for batch in [each for each in held if not (each.spans or each.feedback)]:
             held.remove(batch)
         _host.warn_now_and_then("sink", f"data can't be written and is kept in memory for now: {error}")
-        while len(held) > _HELD_LIMIT:
-            lost = held.popleft()
+        while len(held) > _HELD_LIMIT:  # spans go before what people said
+            lost = next((batch for batch in held if batch.spans), held[0])
+            held.remove(lost)
             self.dropped += len(lost.spans) + len(lost.feedback)
 
 

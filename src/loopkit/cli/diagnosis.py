@@ -167,7 +167,7 @@ def _store() -> list[Finding]:
         said += " (loopkit feedback --orphans)"
     if waiting:
         said += f", {len(waiting)} targets aren't told of elsewhere (loopkit feedback --untold)"
-    return [Finding("store", True, text), Finding("feedback", not any(each.is_refused for each in waiting), said)]
+    return [Finding("store", True, text), Finding("feedback", True, said)]
 
 
 def _processes() -> list[Finding]:

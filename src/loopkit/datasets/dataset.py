@@ -71,12 +71,12 @@ class Dataset:
         check_method(credit)
         store = store or open_store()
         store.check_task(task)
-        trusted = sorted(card.signal for card in last_cards(store, task) if card.trains)
+        trusted = {card.signal: card.weight for card in last_cards(store, task) if card.trains}
         selection = from_feedback(store, task, credit=credit, trusted=trusted)
         examples, removed = separate(selection.examples, added, golden=golden, test=test, salt=task)
         if not examples:
             raise InvalidInput(f"no example is left for {task!r}: {_reasons(selection, removed)}")
-        made = cls._of(task, tuple(examples), {**_report(selection, examples, removed), "trusted": trusted})
+        made = cls._of(task, tuple(examples), {**_report(selection, examples, removed), "trusted": sorted(trusted)})
         if not store.documents(_KIND, id=made.id):
             store.put(_KIND, made.id, to_dict(made), task=task)
         return made

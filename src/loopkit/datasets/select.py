@@ -8,11 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from loopkit._json import canonical
-from loopkit.signals.calls import calls_and_statements, decisive, disagree, expected_output
+from loopkit.signals.calls import calls_and_statements, corrects, decisive, disagree, expected_output, judges
 from loopkit.signals.credit import Method, StepJudge
 from loopkit.signals.state import held
 from loopkit.store.sqlite import Store
 from loopkit.types import Example, Feedback, Span
+
+_NOBODY: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +29,12 @@ class Selection:
 
 
 def from_feedback(
-    store: Store, task: str, *, credit: Method | StepJudge | None = None, trusted: Collection[str] = ()
+    store: Store, task: str, *, credit: Method | StepJudge | None = None, trusted: Mapping[str, float] = _NOBODY
 ) -> Selection:
-    """An example for each call of the task whose right output is known: corrected, or called good."""
+    """An example for each call of the task whose right output is known: corrected, or called good.
+
+    `trusted` are shown signals that stand for a verdict where nobody said anything, with their weights.
+    """
     spans = store.spans(task=task)
     shown = _shown(store, spans) if credit == "touched" else {}
     calls, said = calls_and_statements(task, spans, held(store), credit=credit, shown=shown)
@@ -43,7 +48,7 @@ def from_feedback(
         if why_not is not None:
             left_out[why_not] += 1
         else:
-            examples.append(_example(call, expected, events, decisive(events, trusted=trusted)))
+            examples.append(_example(call, expected, events, _weight(decisive(events, trusted=trusted), trusted)))
     return Selection(examples, len(calls), dict(left_out), conflicts)
 
 
@@ -64,7 +69,16 @@ def _expected(call: Span, events: Sequence[Feedback], trusted: Collection[str]) 
     return expected_output(call, events, trusted=trusted)
 
 
-def _example(call: Span, expected: object, events: Sequence[Feedback], said: Feedback | None) -> Example:
+def _weight(said: Feedback | None, trusted: Mapping[str, float]) -> float:
+    """Of an example: what was said of it weighs, and, where that was only shown, how far the signal is to be
+    trusted."""
+    if said is None:
+        return 1.0
+    own = 1.0 if said.weight is None else said.weight
+    return own if judges(said) or corrects(said) else own * trusted.get(said.name, 1.0)
+
+
+def _example(call: Span, expected: object, events: Sequence[Feedback], weight: float) -> Example:
     inputs = call.input
     rejected = call.output if expected != call.output else None
     digest = hashlib.sha256(canonical([inputs, expected, call.id]).encode()).hexdigest()
@@ -77,6 +91,6 @@ def _example(call: Span, expected: object, events: Sequence[Feedback], said: Fee
         group=call.user_id or call.session_id or call.id,
         spans=(call.id,),
         feedback=tuple(event.id for event in events),
-        weight=1.0 if said is None or said.weight is None else said.weight,
+        weight=weight,
         at=call.started_at,
     )

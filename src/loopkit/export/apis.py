@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import httpx
 
@@ -28,6 +28,9 @@ from loopkit.types import Feedback, split_target
 _SLOT: Final = "loopkit.statement"
 _KINDS: Final[Mapping[str, str]] = {"user": "HUMAN", "reviewer": "HUMAN", "judge": "LLM"}
 """Of sources, in Phoenix's and OpenInference's words; all others are CODE."""
+
+
+_IDS: Final = re.compile(r"[0-9a-f]{32}(?:-[0-9a-f]{16})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,14 @@ class Statement:
         """The target without the part that is meant."""
         return split_target(self.target)[0]
 
+    def check(self) -> None:
+        """Ids go into addresses. Raises `Refused` for what only looks like one."""
+        if not self.whole.startswith("session:") and not _IDS.fullmatch(self.whole.removeprefix("trace:")):
+            raise Refused(f"{self.whole[:60]!r} is no trace or span")
+
     @property
     def trace_id(self) -> str | None:
-        """None for a session."""
+        """32 hex digits; None for a session."""
         return None if self.whole.startswith("session:") else self.whole.removeprefix("trace:")[:32]
 
     @property
@@ -73,10 +81,13 @@ class Api:
     """One destination's API."""
 
     def __init__(self, destination: Destination, service: str, transport: httpx.BaseTransport | None = None) -> None:
+        self._tells = destination.content is True
         self._tell = _APIS[destination.feedback or ""]
         headers = {name.lower(): value for name, value in destination.headers.items()}
         self._options = {"service.name": service, **destination.resource, **headers}
-        base = destination.feedback_url or re.sub(r"(/api/public/otel|/otel)?/v1/traces$", "", destination.endpoint)
+        parts = urlsplit(destination.endpoint)
+        place = urlunsplit(parts._replace(path=_OTLP_PATH.sub("", parts.path), query="", fragment=""))
+        base = destination.feedback_url or place
         self._client = httpx.Client(
             base_url=base.rstrip("/"),
             headers={name: value for name, value in headers.items() if name not in _OF_SPANS},
@@ -87,6 +98,7 @@ class Api:
 
     def tell(self, statement: Statement) -> None:
         """Have it hold there, or hold no longer. Raises `NotNow`, `Missing` or `Refused`."""
+        statement.check()
         self._tell(self._request, statement, self._options)
 
     def close(self) -> None:
@@ -102,13 +114,23 @@ class Api:
         if response.status_code == 404:
             if gone:
                 return None
-            raise Missing(f"HTTP 404: {response.text[:200]}")
+            raise Missing("HTTP 404")
+        if response.status_code in _MAY_PASS:
+            raise NotNow(f"HTTP {response.status_code}")
         if not response.is_success:
-            raise failure(response)
+            failed = failure(response)
+            if isinstance(failed, Refused) and not self._tells:  # the answer may quote what was said
+                raise Refused(f"HTTP {response.status_code}")
+            raise failed
         try:
             return response.json()
         except ValueError:
             return None
+
+
+_OTLP_PATH: Final = re.compile(r"(/api/public/otel|/otel)?/v1/traces/?\Z")
+_MAY_PASS: Final = frozenset((401, 403, 408, 425, 500))
+"""A key that isn't valid for a while, a server's own fault: what is said meanwhile is told later."""
 
 
 class Missing(Exception):  # a state, not an error
@@ -126,11 +148,12 @@ _OF_SPANS: Final = frozenset(
 def _phoenix(request: _Request, statement: Statement, options: _Options) -> None:
     """https://arize.com/docs/phoenix: /v1/span_annotations, and those of traces and sessions."""
     event, whole = statement.event, statement.whole
-    kind, place = "span", {"span_id": statement.span_id}
     if whole.startswith("session:"):
         kind, place = "session", {"session_id": whole.removeprefix("session:")}
     elif statement.span_id is None:
-        kind, place = "trace", {"trace_id": statement.trace_id}
+        kind, place = "trace", {"trace_id": str(statement.trace_id)}
+    else:
+        kind, place = "span", {"span_id": statement.span_id}
     if not statement.holds:
         project = quote(options.get(PHOENIX_PROJECT, "default"), safe="")
         path = f"/v1/projects/{project}/{kind}_annotations?identifier={statement.id}&delete_all=true"
@@ -180,13 +203,15 @@ def _mlflow(request: _Request, statement: Statement, options: _Options) -> None:
     if statement.trace_id is None:
         raise Refused("MLflow takes feedback on spans and traces, not on sessions")
     trace = f"/api/3.0/mlflow/traces/tr-{statement.trace_id}"
-    info: Any = request("GET", trace)
+    info: Any = request("GET", trace, gone=not statement.holds)
     mine = _mlflow_ids(info, statement.id)
     if not statement.holds:
         for id in mine:
-            request("DELETE", f"{trace}/assessments/{id}", gone=True)
+            request("DELETE", f"{trace}/assessments/{quote(id, safe='')}", gone=True)
         return
-    said: Any = event.value if event.value is not None else event.comment or ""
+    said: Any = event.value
+    if said is None:
+        said = event.comment or event.preferred_over or list(event.ranking)
     made: dict[str, Any] = {
         "assessment_name": event.name,
         **({"span_id": statement.span_id} if statement.span_id else {}),
@@ -203,7 +228,7 @@ def _mlflow(request: _Request, statement: Statement, options: _Options) -> None:
     if mine:
         changed = ",".join(_camel(name) for name in made if name != "span_id")
         made |= {"assessment_id": mine[0], "trace_id": f"tr-{statement.trace_id}"}
-        request("PATCH", f"{trace}/assessments/{mine[0]}", {"assessment": made, "update_mask": changed})
+        request("PATCH", f"{trace}/assessments/{quote(mine[0], safe='')}", {"assessment": made, "update_mask": changed})
         return
     source = {"source_type": _mlflow_source(event), "source_id": event.by or event.source}
     times = {"create_time": moment(event.at), "last_update_time": moment(event.at)}
@@ -221,15 +246,16 @@ def _braintrust(request: _Request, statement: Statement, options: _Options) -> N
     event, number = statement.event, _number(statement.event)
     fits = number is not None and 0 <= number <= 1
     said = {"value": event.value} if event.value is not None and not fits else {}
-    row = {
-        "id": statement.span_id,
-        **({"scores": {event.name: number if statement.holds else None}} if fits else {}),
-        **({"expected": event.correction if statement.holds else None} if event.correction is not None else {}),
-        "comment": _words(event) if statement.holds else None,
-        "metadata": {**statement.metadata, **said, _SLOT: statement.id},
-        "source": "external",
-    }
-    body = {"feedback": [{name: value for name, value in row.items() if value is not None}]}
+    row: dict[str, Any] = {"id": statement.span_id, "source": "external"}
+    if not statement.holds:
+        row |= {"scores": {event.name: None}, "comment": None}
+        row |= {"expected": None} if event.correction is not None else {}
+    else:
+        row |= {"metadata": {**statement.metadata, **said, _SLOT: statement.id}}
+        row |= {"scores": {event.name: number}} if fits else {}
+        row |= {"expected": event.correction} if event.correction is not None else {}
+        row |= {"comment": words} if (words := _words(event)) else {}
+    body = {"feedback": [row]}
     request("POST", f"/v1/project_logs/{parent.removeprefix('project_id:')}/feedback", body)
 
 

@@ -23,7 +23,7 @@ from loopkit import _host
 from loopkit.capture.places import Place
 from loopkit.capture.sinks import Batch
 from loopkit.config import Destination, Settings
-from loopkit.export.statements import EVENT, encode_statement, statement_values
+from loopkit.export.statements import EVENT, Shown, encode_statement, statement_values
 from loopkit.types import Feedback, Kind
 from loopkit.wire.decode import attributes_of
 from loopkit.wire.names import OUR_PREFIXES
@@ -50,12 +50,11 @@ class HostSink:
         self.endpoints: frozenset[str] = frozenset()
         """Where the application's exporters send, as far as they say."""
         self.dropped = 0
-        self._content = settings.content == "export"
+        self._shown = Shown(None, settings)
         self._version = version
         self._found = found
         self._provider: Any = None
         self._logs: Any = None
-        self._signals = settings.signals
         self._start_empty()
 
     def serves(self, destination: Destination) -> bool:
@@ -95,12 +94,12 @@ class HostSink:
         logs = self._logs
         for span in batch.spans if is_reached else ():
             if span.sampled:
-                self._put(span.exported(content=self._content))
+                self._put(span.exported(content=self._shown.content))
         for event in batch.feedback if is_reached or logs is not None else ():
             place = batch.places.get(event.id)
             if place is not None and not place.sampled:
                 continue
-            values = statement_values(event, content=self._content, signals=self._signals)
+            values = statement_values(self._shown(event, near=place is not None and not place.content))
             if is_reached:
                 self._put(encode_statement(event, values, *place[:2]) if place else encode_statement(event, values))
             if logs is not None:

@@ -21,7 +21,7 @@ from loopkit.config import Destination, Settings
 from loopkit.export.place import spool_of
 from loopkit.export.reshape import Reshape, service_in, with_resource
 from loopkit.export.spool import Waiting
-from loopkit.export.statements import encode_statement, statement_values
+from loopkit.export.statements import Shown, encode_statement, statement_values
 from loopkit.export.transport import NotNow, Refused, Transport, transport_to
 from loopkit.export.vitals import Delivery
 from loopkit.types import Feedback
@@ -51,10 +51,8 @@ class OtlpSink:
         Raises `InvalidSetting` or `OSError` for a spool that can't be.
         """
         self.destination = destination
-        asked = destination.content
-        self._content = settings.content == "export" if asked is None else asked and settings.content != "off"
+        self._shown = Shown(destination, settings)
         self._reshape = Reshape(destination, settings.limits, settings.service, settings.store or settings.home)
-        self._signals = settings.signals
         self._resource = resource
         self._more_resource = tuple(destination.resource.items())
         self._version = version
@@ -83,7 +81,7 @@ class OtlpSink:
         try:
             service = None if batch.resource is None else service_in(batch.resource)
             reshaped = (
-                self._reshape(span.exported(content=self._content), crowded=span.crowded, service=service)
+                self._reshape(span.exported(content=self._shown.content), crowded=span.crowded, service=service)
                 for span in batch.spans
             )
             statements = (self._reshape(self._statement(event, batch.places), crowded=False) for event in said)
@@ -103,9 +101,13 @@ class OtlpSink:
             )
 
     def _statement(self, event: Feedback, places: Mapping[str, Place]) -> bytes:
-        values = statement_values(event, content=self._content, signals=self._signals)
         place = places.get(event.id)
-        return encode_statement(event, values) if place is None else encode_statement(event, values, *place[:2])
+        values = statement_values(self._shown(event, near=place is not None and not place.content))
+        return (
+            encode_statement(event, values)
+            if place is None
+            else encode_statement(event, values, place.trace_id, place.span_id)
+        )
 
     def sync(self) -> None:
         """See `Sink.sync`."""

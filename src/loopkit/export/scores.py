@@ -114,7 +114,11 @@ def langsmith_feedback(event: Feedback, target: str) -> dict[str, Any]:
 
 def facts_of(event: Feedback) -> dict[str, Any]:
     """What is known of a statement besides what it says, for systems that have no fields for it."""
-    found = {"source": event.source, "kind": event.kind, "by": event.by, "weight": event.weight, "reason": event.reason}
+    found = {
+        "source": event.source, "kind": event.kind, "by": event.by, "weight": event.weight, "reason": event.reason,
+        "preferred_over": event.preferred_over, "ranking": list(event.ranking) or None,
+        "correction_status": event.correction_status if event.correction is not None else None,
+    }  # fmt: skip
     return {f"loopkit.feedback.{name}": value for name, value in found.items() if value is not None}
 
 

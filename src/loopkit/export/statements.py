@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from loopkit import _host
 from loopkit._ids import is_span_id
-from loopkit.config import Signal
-from loopkit.types import Feedback, Span
+from loopkit._pseudonyms import pseudonym
+from loopkit.config import Destination, Settings
+from loopkit.types import Feedback, Span, split_target
 from loopkit.wire import names
 from loopkit.wire.encode import encode_span
 from loopkit.wire.messages import dumps
@@ -49,19 +51,58 @@ def is_statement(span: Any) -> bool:
     return bool(span.name.startswith(_NAME) and span.start_time_unix_nano == span.end_time_unix_nano)
 
 
-def shown(event: Feedback, *, content: bool, signals: Mapping[str, Signal]) -> Feedback:
-    """The event as others may see it. Words are content, but those that a declared signal lists."""
-    if content:
-        return event
-    declared = signals.get(event.name)
-    is_listed = declared is not None and event.value in declared.range
-    value = event.value if is_listed or not isinstance(event.value, str) else None
-    return replace(event, value=value, correction=None, comment=None, reason=None, metadata={})
+class Shown:
+    """What may go to one destination of feedback: words only where content goes, people as it wants them named."""
+
+    def __init__(self, destination: Destination | None, settings: Settings) -> None:
+        """Without a destination: to the application's own OpenTelemetry."""
+        self.content = settings.sends_content(destination)
+        self._signals = settings.signals
+        self._filter = None if destination is None else destination.filter
+        is_pseudonymous = destination is not None and destination.pseudonyms
+        self._key_home = (settings.store or settings.home) if is_pseudonymous else None
+
+    def __call__(self, event: Feedback, *, span: Span | None = None, near: bool = False) -> Feedback:
+        """The event as it may go there. `span` is what it is about, or `near` says that its content stays here."""
+        event = replace(
+            event,
+            target=self.target(event.target),
+            preferred_over=None if event.preferred_over is None else self.target(event.preferred_over),
+            ranking=tuple(map(self.target, event.ranking)),
+        )
+        stays = near or (span is not None and span.content_status in ("local", "off", "failed"))
+        if self.content and not stays:
+            return event
+        declared = self._signals.get(event.name)
+        is_listed = declared is not None and event.value in declared.range  # what a declared signal lists is no words
+        value = event.value if is_listed or not isinstance(event.value, str) else None
+        return replace(event, value=value, correction=None, comment=None, reason=None, metadata={})
+
+    @property
+    def asks_spans(self) -> bool:
+        """Whether it depends on the span that is meant: by a filter, or since its content may have to stay here."""
+        return self.content or self._filter is not None
+
+    def target(self, target: str) -> str:
+        """What it is about, without what must not be said of that."""
+        whole, part = split_target(target)
+        if self._key_home is not None and whole.startswith("session:"):
+            whole = f"session:{pseudonym(whole.removeprefix('session:'), self._key_home)}"
+        if part is not None and part.startswith("document=") and not self.content:  # a document's id may be words
+            part = f"document={hashlib.sha256(part.encode('utf-8', 'replace')).hexdigest()[:12]}"
+        return whole if part is None else f"{whole}#{part}"
+
+    def passes(self, span: Span) -> bool:
+        """Whether this destination gets the span that is meant. A filter that fails lets nothing pass."""
+        if self._filter is None:
+            return True
+        with _host.Shielded("a destination's filter"):
+            return bool(self._filter(span))
+        return False
 
 
-def statement_values(event: Feedback, *, content: bool, signals: Mapping[str, Signal]) -> dict[str, Any]:
-    """The attributes of an event, as others may see it."""
-    event = shown(event, content=content, signals=signals)
+def statement_values(event: Feedback) -> dict[str, Any]:
+    """The attributes of an event, as it may go there."""
     value = event.value
     label = str(value).lower() if isinstance(value, bool) else value if isinstance(value, str) else None
     session = event.whole.removeprefix("session:") if event.whole.startswith("session:") else None

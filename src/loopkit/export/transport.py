@@ -8,6 +8,7 @@ fails when it finds it half-imported by another thread.
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -176,9 +177,10 @@ def failure(response: httpx.Response) -> NotNow | Refused:
 def _retry_after(response: httpx.Response) -> float | None:
     """Seconds, by number; a date would depend on two clocks, so then our own waiting serves."""
     try:
-        return max(float(response.headers.get("retry-after", "")), 0.0)
+        seconds = float(response.headers.get("retry-after", ""))
     except ValueError:
         return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 def _pushback(failure: Any) -> float | None:

@@ -1,7 +1,8 @@
 """Forgetting a person: what was recorded of them goes from the store, the spools, the ring and the dead letters.
 
 Whole traces go in which a span bears the user id, with what was said of them, what was learned from them, and what the
-person said themselves. What was delivered to others is theirs to remove.
+person said themselves. Backends that were told of feedback by their API are told that it holds no longer; spans that
+were delivered are others' to remove.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from loopkit.errors import InvalidInput, NotFound
 from loopkit.export.place import spools
 from loopkit.export.spool import DiskSpool, Spool
 from loopkit.export.statements import is_statement
+from loopkit.observe.outbox import OutboxSink
 from loopkit.store import ring
 from loopkit.store.sqlite import FILE, Store
 
@@ -96,6 +98,10 @@ class _Place:
 
         return [sink for sink in self.recorder.worker.sinks if isinstance(sink, OtlpSink)]
 
+    def telling(self) -> list[OutboxSink]:
+        """The recording process's own that tell of feedback."""
+        return [] if self.recorder is None else [s for s in self.recorder.worker.sinks if isinstance(s, OutboxSink)]
+
 
 def _place(home: Any, store: Any) -> _Place:
     recorder = slot.recorder
@@ -120,13 +126,16 @@ def _forget(user: str, place: _Place) -> Forgotten:
     traces |= held.traces
     spans = examples = 0
     events: set[str] = set()
-    if place.store is not None:
-        traces, spans, events, examples = Store(place.store).forget(user, author, traces, _Learned().without)
+    with ExitStack() as pauses:
+        for sink in place.telling():
+            pauses.enter_context(sink.paused())
+        if place.store is not None:
+            traces, spans, events, examples = Store(place.store).forget(user, author, traces, _Learned().without)
     held_too = ring.forget(place.home, user, traces)
     changed, unreachable = 0, 0
     with ExitStack() as pauses:
-        for sink in place.sending():
-            pauses.enter_context(sink.paused())
+        for sender in place.sending():
+            pauses.enter_context(sender.paused())
         for spool in waiting:
             done, left = spool.rewrite(_without(traces, names | events))
             changed, unreachable = changed + done, unreachable + left

@@ -6,34 +6,43 @@ another, and a crash loses nothing. What a backend doesn't know yet waits, and s
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
 
 from loopkit import _host
 from loopkit._ids import Clock, is_span_id
+from loopkit._json import canonical, to_dict
 from loopkit.capture.sinks import Batch
-from loopkit.config import Destination, Settings, Signal
+from loopkit.config import Destination, Settings
 from loopkit.errors import StoreUnusable
 from loopkit.export.apis import Api, Missing, Statement, statement_id
-from loopkit.export.statements import shown
+from loopkit.export.statements import Shown
 from loopkit.export.transport import NotNow, Refused
+from loopkit.signals.calls import corrects
 from loopkit.signals.fold import fold
-from loopkit.store.outbox import LEASE_SECONDS, Due, Outbox, said_about
+from loopkit.store.outbox import Due, Outbox, Told, is_known, said_about, stored_span
 from loopkit.store.sqlite import Store
 from loopkit.types import Feedback, split_target
 
 _AT_ONCE: Final = 20
 _LOOK_SECONDS: Final = 5.0
 """Between looks for what other processes said."""
+_LONGEST_LOOK: Final = 60.0
+"""Between looks for targets that nobody knew, when they stay unknown."""
 _POLL: Final = 0.02
+_FIRST_WAIT: Final = 0.25
 _LONGEST_WAIT: Final = 3600.0
-_LONGEST_PAUSE: Final = 30.0
-_PLACED: Final = ("trace:", "session:")
+_MOST_TRIES: Final = 16
+_APPEND_SECONDS: Final = 1.0
+"""That it waits for others who write to the store."""
 
 
 class OutboxSink:
@@ -46,18 +55,18 @@ class OutboxSink:
         """Raises `StoreUnusable`. `transport` replaces httpx's."""
         self._destination = destination
         self._name = destination.endpoint if destination.name is None else f"{destination.endpoint} {destination.name}"
-        asked = destination.content
-        self._content = settings.content == "export" if asked is None else asked and settings.content != "off"
+        self._shown = Shown(destination, settings)
         self._service = settings.service
-        self._signals: Mapping[str, Signal] = settings.signals
         self._transport = transport
         self._clock = clock
-        self._store = Store(settings.store or settings.home, clock=clock)
+        self._store = Store(settings.store or settings.home, clock=clock, busy_seconds=_APPEND_SECONDS)
         self._outbox = Outbox(self._store, self._name, clock.now)
         self.lost = 0
         """Nothing ever is: what is refused stays in the outbox, with the reason."""
-        self.seconds = 0.0
-        """Processor time of its own thread."""
+        self._not_before = 0.0
+        """The backend wants to be left alone until then, by the monotonic clock."""
+        self._look_for_unknown_at = 0.0
+        self._between_looks = _LOOK_SECONDS
         self._start_fresh()
         self._wake()
 
@@ -70,7 +79,7 @@ class OutboxSink:
         """See `Sink.sync`."""
 
     def drained(self, timeout: float) -> bool:
-        """See `Drainable.drained`: True when everything was tried, and what isn't known there or here waits."""
+        """See `Drainable.drained`: True when it has been told of everything that is known, but what it refused."""
         deadline = time.monotonic() + timeout
         while True:
             asked = self._wake()
@@ -78,21 +87,36 @@ class OutboxSink:
                 if time.monotonic() >= deadline:
                     return False
                 time.sleep(_POLL)
-            if self._outbox.untried() == 0:
+            if self._pending == 0:
                 return True
-            time.sleep(_POLL)  # another process has taken some
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL)
 
     def close(self, timeout: float) -> None:
         """Tell what can be told within `timeout`; the rest is told by the next process."""
         deadline = time.monotonic() + timeout
-        with suppress(StoreUnusable):
-            if self._thread is not None and self._outbox.untried():
-                self.drained(timeout)
+        if self._thread is not None:
+            self.drained(timeout)
         self._stop.set()
         self._work.set()
         if self._thread is not None:
             self._thread.join(max(deadline - time.monotonic(), 0.0) + _POLL)
-        self._store.close()
+        if self._thread is None or not self._thread.is_alive():
+            self._store.close()
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Nothing is told meanwhile."""
+        self._stop.set()
+        self._work.set()
+        if self._thread is not None:
+            self._thread.join(self._destination.timeout + _POLL)
+        try:
+            yield
+        finally:
+            self._start_fresh()
+            self._wake()
 
     def after_fork(self) -> None:
         """See `Sink.after_fork`."""
@@ -102,6 +126,7 @@ class OutboxSink:
         self._stop = threading.Event()
         self._work = threading.Event()
         self._asked = self._looked = 0
+        self._pending = 0
         self._thread: threading.Thread | None = None
 
     def _wake(self) -> int:
@@ -109,96 +134,158 @@ class OutboxSink:
         self._asked += 1
         self._work.set()
         if self._thread is None or not self._thread.is_alive():
-            thread = threading.Thread(target=self._run, name="loopkit-outbox", daemon=True)
+            thread = threading.Thread(target=self._run, args=(self._stop,), name="loopkit-outbox", daemon=True)
             with suppress(RuntimeError):  # the interpreter is ending: the next process tells
                 thread.start()
                 self._thread = thread
         return self._asked
 
-    def _run(self) -> None:
+    def _run(self, stop: threading.Event) -> None:
         suppressed = otel_context._SUPPRESS_INSTRUMENTATION_KEY  # pyright: ignore[reportPrivateUsage]
         otel_context.attach(otel_context.set_value(suppressed, True))
-        api = Api(self._destination, self._service, self._transport)
         try:
-            while not self._stop.is_set():
+            api = Api(self._destination, self._service, self._transport)
+        except Exception as error:  # noqa: BLE001  # say, a file with certificates that has gone since init()
+            _host.report(f"connecting to {self._name}", error)
+            return  # the next event tries again
+        try:
+            while not stop.is_set():
                 self._work.clear()
-                asked, began = self._asked, time.thread_time()
-                wait = _LOOK_SECONDS
+                asked, wait = self._asked, _LOOK_SECONDS
                 with _host.Shielded("telling of feedback"):
-                    wait = self._tell_all(api)
-                self.seconds += time.thread_time() - began
+                    wait = self._tell_all(api, stop)
                 self._looked = asked
                 self._work.wait(wait)
         finally:
             api.close()
 
-    def _tell_all(self, api: Api) -> float:
+    def _tell_all(self, api: Api, stop: threading.Event) -> float:
         """Tell of everything that it is time for. Gives the seconds until there is more to be done."""
         self._outbox.collect()
-        while not self._stop.is_set():
+        self._look_for_unknown(stop)
+        while not stop.is_set() and time.monotonic() >= self._not_before:
             due = self._outbox.take(_AT_ONCE)
             if not due:
                 break
-            taken_at = time.monotonic()
+            if self._shown.asks_spans or not all(is_known(each.target) for each in due):
+                self._store.make_rows(stop.is_set)
             for number, each in enumerate(due):
-                if time.monotonic() - taken_at > LEASE_SECONDS / 2:
-                    break  # somebody else may have them soon
-                pause = _LOOK_SECONDS if self._stop.is_set() else self._tell_of(api, each)
-                if pause is not None:  # nobody there: the others needn't try
-                    for later in due[number + 1 :]:
-                        self._outbox.put_back(later, "the backend can't be reached", pause)
+                if stop.is_set() or not self._tell_of(api, each, stop):
+                    self._outbox.give_back(due[number + 1 :])
                     break
+        self._pending = self._outbox.pending()
         next_due = self._outbox.next_due()
         left = _LOOK_SECONDS if next_due is None else (next_due - self._clock.now()) / 1e9
-        return min(max(left, 0.05), _LOOK_SECONDS)
+        return min(max(left, self._not_before - time.monotonic(), 0.05), _LOOK_SECONDS)
 
-    def _tell_of(self, api: Api, due: Due) -> float | None:
-        """Tell what holds of one target. Where the backend can't be reached, how long to wait, in seconds."""
-        wait = min(2.0**due.tries, _LONGEST_WAIT)
-        statements = self._statements(due)
-        if statements is None:
-            self._outbox.put_back(due, "the target isn't known here yet", wait)
-            return None
+    def _look_for_unknown(self, stop: threading.Event) -> None:
+        """Targets that nobody knew may be known by now. What was recorded is read for that, without haste."""
+        now = time.monotonic()
+        if now < self._look_for_unknown_at or not self._outbox.has_unknown():
+            return
+        self._store.make_rows(stop.is_set)
+        self._outbox.wake_known()
+        self._between_looks = min(self._between_looks * 1.5, _LONGEST_LOOK)
+        self._look_for_unknown_at = now + self._between_looks
+
+    def _tell_of(self, api: Api, due: Due, stop: threading.Event) -> bool:
+        """Tell what changed of one target. False where the backend wants to be left alone, or somebody else tells."""
+        wait = min(_FIRST_WAIT * 2.0 ** min(due.tries, _MOST_TRIES), _LONGEST_WAIT)
+        missing: str | None = None
         refused: list[str] = []
+        lease: Due | None = due
         try:
-            for statement in statements:
+            changes = self._changes(due)
+            if changes is None:
+                self._outbox.put_back(due, "the target isn't known here yet", state="unknown")
+                self._between_looks, self._look_for_unknown_at = _LOOK_SECONDS, 0.0
+                return True
+            for statement, keep in changes:
+                lease = self._outbox.renew(lease) if lease is not None else None
+                if lease is None or stop.is_set():
+                    return False
                 try:
                     api.tell(statement)
+                    keep()
+                except Missing as error:
+                    missing = f"the target isn't known there yet ({error})"
                 except Refused as error:  # this one; the others may do
                     refused.append(str(error))
         except NotNow as error:
-            seconds = min(error.seconds or wait, _LONGEST_PAUSE)
+            pause = min(max(error.seconds or wait, 0.0), _LONGEST_WAIT)
             _host.warn_once(f"feedback {self._name}", f"{self._name} can't take feedback now ({error}): it waits")
-            self._outbox.put_back(due, str(error), seconds)
-            return seconds
-        except Missing as error:
-            self._outbox.put_back(due, f"the target isn't known there yet ({error})", wait)
-            return None
-        if refused:
+            self._outbox.put_back(due, str(error), seconds=pause)
+            self._not_before = time.monotonic() + min(pause, _LOOK_SECONDS if error.seconds is None else pause)
+            return False
+        except StoreUnusable:
+            raise  # somebody holds it: the lease runs out, and it is tried again
+        except Exception as error:  # noqa: BLE001  # ours, or what nobody has thought of: the others go on
+            _host.report("telling of feedback", error)
+            self._outbox.put_back(due, repr(error)[:200], seconds=_LONGEST_WAIT)
+            return True
+        if missing is not None:
+            self._outbox.put_back(due, missing, seconds=wait)
+        elif refused:
             _host.warn_once(f"feedback refused {self._name}", f"{self._name} refuses feedback: {refused[0]}")
-            self._outbox.put_back(due, refused[0], None)
+            self._outbox.put_back(due, refused[0], state="refused")
         else:
-            self._outbox.told(due)
-        return None
+            self._outbox.done(due)
+        return True
 
-    def _statements(self, due: Due) -> list[Statement] | None:
-        """All that holds of a target, and what held once; None where nobody knows what it stands for."""
+    def _changes(self, due: Due) -> list[tuple[Statement, Callable[[], None]]] | None:
+        """What this destination has to be told of a target, each with what is to be noted afterwards; None where nobody
+        knows what the target stands for."""
         said = said_about(self._store, due.target)
         targets = {id(event): target for event, target in said}
-        wholes = {split_target(target)[0] for _, target in said}
-        if any(not (is_span_id(whole) or whole.startswith(_PLACED)) for whole in wholes):
+        known = [(event, target) for event, target in said if is_known(split_target(target)[0])]
+        if said and not known:
             return None
-        state = fold((event for event, _ in said), lambda event: targets[id(event)])
-        found = [self._statement(slot[0], event, holds=True) for slot, event in state.current.items()]
-        ids = {statement.id for statement in found}
-        for event, target in said:
-            if event.retracts is None:
-                gone = self._statement(target, event, holds=False)
-                if gone.id not in ids:
-                    ids.add(gone.id)
-                    found.append(gone)
-        return found
+        state = fold((event for event, _ in known), lambda event: targets[id(event)])
+        before = self._outbox.told_of(due.target)
+        changes: list[tuple[Statement, Callable[[], None]]] = []
+        here: set[str] = set()
+        for slot, event in state.current.items():
+            statement = self._statement(slot[0], event)
+            if statement is None:
+                continue
+            here.add(statement.id)
+            told = Told(statement.id, statement.target, _facts(event), _hash(statement))
+            if not self._outbox.has(told.id, told.hash):
+                changes.append((statement, partial(self._outbox.keep, due.target, told)))
+        for statement_name, told in before.items():
+            if statement_name not in here:
+                gone = Statement(statement_name, _event_of(told), told.about, holds=False)
+                changes.append((gone, partial(self._outbox.drop, statement_name)))
+        return changes
 
-    def _statement(self, target: str, event: Feedback, *, holds: bool) -> Statement:
+    def _statement(self, target: str, event: Feedback) -> Statement | None:
+        """As this destination may have it; None where it gets nothing of that span."""
+        whole = split_target(target)[0]
+        span = stored_span(self._store, whole) if is_span_id(whole) else None
+        if span is not None and not self._shown.passes(span):
+            return None
+        said = event
+        if event.correction is not None and not corrects(event):  # no right answer until somebody accepts it
+            words = event.correction if isinstance(event.correction, str) else canonical(event.correction)
+            said = replace(event, correction=None, comment=event.comment or words)
+        shown = self._shown(said, span=span)
         id = statement_id(target, event.name, event.by, event.source)
-        return Statement(id, shown(event, content=self._content, signals=self._signals), target, holds)
+        return Statement(id, shown, self._shown.target(target), holds=True)
+
+
+def _facts(event: Feedback) -> dict[str, Any]:
+    return {"name": event.name, "by": event.by, "source": event.source, "corrects": event.correction is not None}
+
+
+def _event_of(told: Told) -> Feedback:
+    """As much of it as is known when it is taken back."""
+    facts = told.facts
+    return Feedback(
+        id=told.id, target=told.about, name=facts["name"], by=facts["by"], source=facts["source"], at=0, arrived_at=0,
+        correction="" if facts["corrects"] else None,
+    )  # fmt: skip
+
+
+def _hash(statement: Statement) -> str:
+    event = {name: value for name, value in to_dict(statement.event).items() if name not in ("id", "arrived_at")}
+    return hashlib.sha256(canonical([statement.target, event]).encode("utf-8", "replace")).hexdigest()[:32]

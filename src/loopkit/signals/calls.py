@@ -33,23 +33,26 @@ def calls_and_statements(
     """The task's whole calls, oldest first, and by call id what is held to be said of it, oldest first.
 
     A whole call is the outermost span of the task, of kind task, agent or llm. What is said of a trace or a session is
-    said of the calls in it that `credit` names, of each with its part as the weight, where nobody said anything of such
-    a call itself. `shown` is what users saw in the end, by trace.
+    said of the calls in it that had begun by then and that `credit` names, of each with its part as the weight, where
+    nobody said anything of such a call itself, or of its trace. A correction of a whole trace is one of its root alone.
+    `shown` is what users saw in the end, by trace.
     """
     of_task = [span for span in spans if span.task == task]
     by_id = {span.id: span for span in of_task}
     tops = {span.id: _outermost(span, by_id) for span in of_task}
     calls = [span for span in of_task if tops[span.id] == span.id and span.kind in _CALL_KINDS]
     said: dict[str, list[Feedback]] = defaultdict(list)
-    wider: list[Feedback] = []
+    wider: dict[str, list[Feedback]] = {"trace": [], "session": []}
     for (target, *_), event in state.current.items():
         if target in tops:
             said[tops[target]].append(event)
-        elif target.startswith(("trace:", "session:")):
-            wider.append(replace(event, target=target))
-    for id, event in _credited(calls, wider, credit, shown):
-        if not any(_is_verdict(each) for each in said.get(id, ()) if each.target != event.target):
-            said[id].append(event)
+        elif (level := target.partition(":")[0]) in wider:
+            wider[level].append(replace(event, target=target))
+    for events in wider.values():
+        told = {id for id, each in said.items() if any(map(_is_verdict, each))}
+        for id, event in _credited(calls, events, credit, shown):
+            if id not in told:
+                said[id].append(event)
     for events in said.values():
         events.sort(key=_order)
     return calls, said
@@ -64,14 +67,18 @@ def _credited(
     steps: dict[str, list[Span]] = defaultdict(list)
     for call in sorted(calls, key=lambda call: (call.started_at, call.id)):
         steps[f"trace:{call.trace_id}"].append(call)
-        steps[f"session:{call.session_id}"].append(call)
+        if call.session_id is not None:
+            steps[f"session:{call.session_id}"].append(call)
     for event in wider:
-        found = steps.get(event.target, [])
+        everyone = steps.get(event.target, [])
+        at = min(event.at, event.arrived_at)
+        found = [call for call in everyone if call.started_at <= at] or everyone  # early: of what it was about then
         seen = shown.get(found[-1].trace_id) if found else None
         for call, part in zip(found, credits(found, event, credit, shown=seen), strict=True):
             if part:
                 weight = event.weight if part == 1.0 else (1.0 if event.weight is None else event.weight) * part
-                yield call.id, replace(event, weight=weight)
+                correction = event.correction if call.parent_id is None else None
+                yield call.id, replace(event, weight=weight, correction=correction)
 
 
 def expected_output(
@@ -86,7 +93,7 @@ def expected_output(
     found = decisive(events, trusted=trusted)
     if found is None:
         return None, "with feedback that names no right output"
-    if corrects(found, trusted):
+    if corrects(found) or (found.name in trusted and found.correction is not None):
         return found.correction, None
     good = goodness(found)
     if good == 1.0:
@@ -95,10 +102,15 @@ def expected_output(
 
 
 def decisive(events: Sequence[Feedback], *, trusted: Collection[str] = ()) -> Feedback | None:
-    """The statement that counts of these: a correction before a vote, then by trust and time."""
-    corrections = [e for e in events if corrects(e, trusted)]
-    votes = [e for e in events if judges(e, trusted) and goodness(e) is not None]
-    return max(corrections or votes, key=_weight, default=None)
+    """The statement that counts of these: a correction before a vote, then by trust and time.
+
+    What people only showed, of trusted signals, counts where nobody said anything, and where it is definite.
+    """
+    corrections = [e for e in events if corrects(e)]
+    votes = [e for e in events if judges(e) and goodness(e) is not None]
+    shown = [e for e in events if e.name in trusted and e.correction_status != "rejected"]
+    definite = [e for e in shown if e.correction is not None or goodness(e) in (0.0, 1.0)]
+    return max(corrections or votes or definite, key=_weight, default=None)
 
 
 def outcome(call: Span, events: Sequence[Feedback]) -> float | None:
@@ -112,18 +124,18 @@ def outcome(call: Span, events: Sequence[Feedback]) -> float | None:
     return float(found.correction == call.output) if corrects(found) else goodness(found)
 
 
-def judges(event: Feedback, trusted: Collection[str] = ()) -> bool:
+def judges(event: Feedback) -> bool:
     """Whether its value says that a call was good or bad. What people only show is to be calibrated before it does."""
     meaning = MEANINGS.get(event.name)
     is_shown = event.kind != "explicit" if meaning is None else meaning.kind != "explicit"
-    return event.name == "outcome" or not is_shown or event.name in trusted
+    return event.name == "outcome" or not is_shown
 
 
-def corrects(event: Feedback, trusted: Collection[str] = ()) -> bool:
+def corrects(event: Feedback) -> bool:
     """Whether it says what the output should have been. What became of it counts when somebody has accepted that."""
     if event.correction is None or event.correction_status == "rejected":
         return False
-    return judges(event, trusted) or event.correction_status == "accepted"
+    return judges(event) or event.correction_status == "accepted"
 
 
 def goodness(event: Feedback) -> float | None:

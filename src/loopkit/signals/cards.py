@@ -14,14 +14,15 @@ from typing import Any, Final, Protocol
 
 from loopkit._json import from_dict, to_dict
 from loopkit.signals.calls import goodness, judges, outcome
-from loopkit.signals.rewards import MEANINGS, VERSION, reward_of
+from loopkit.signals.rewards import VERSION
 from loopkit.statistics.paired import effective_size, wilson
 from loopkit.statistics.ranking import area
 from loopkit.types import Feedback, Span
 
 FEWEST: Final = 50
 """Labelled pairs below which a signal ranks what to review, and does not train."""
-_FEWEST_OF_A_SIDE: Final = 5
+_FEWEST_OF_A_SIDE: Final = 10
+"""Users who met a verdict, for each verdict: with fewer the interval promises more than it holds."""
 _MOST_OF_A_USER: Final = 10
 _LARGEST_WEIGHT: Final = 20.0
 """Times the mean: what is labelled more rarely than that counts no more."""
@@ -78,7 +79,7 @@ class Calibration:
     calls: int
     """Calls on which it was seen, labelled or not."""
     users: int
-    """Who labelled."""
+    """Whose calls were labelled; a call without a user counts as one."""
     area: float | None
     """The probability that of a good and a bad call the good one looks better by it (AUC), weighted; None without
     one of each."""
@@ -106,22 +107,25 @@ def calibrations(task: str, calls: Sequence[Call]) -> list[Calibration]:
 
 def _card(name: str, task: str, calls: Sequence[Call]) -> Calibration:
     seen = [_score(name, call) for call in calls]
-    is_graded = any(score is not None and not _is_mark(name, call) for score, call in zip(seen, calls, strict=True))
     # of what is graded nothing is known where it isn't; of what only happens, that it did not
-    known = [(call, score) for call, score in zip(calls, seen, strict=True) if score is not None or not is_graded]
+    known = [(call, score) for call, score in zip(calls, seen, strict=True) if score is not None or name in _MARKS]
     volumes = Counter(call.span.user_id for call, _ in known)
-    strata = [(_bin(score, is_graded=is_graded), _volume(call, volumes)) for call, score in known]
+    names = _bins_of(name, [score for _, score in known])
+    strata = [(bin, _volume(call, volumes)) for bin, (call, _) in zip(names, known, strict=True)]
     labels = [outcome(call.span, [e for e in call.events if e.name != name]) for call, _ in known]
     labelled = [i for i, label in enumerate(labels) if label is not None and label != 0.5]
     weights = _weights(known, strata, labelled)
-    scores = [0.0 if score is None else score for _, score in known]
+    scores = [0.5 if score is None else score for _, score in known]
     good = [(labels[i] or 0.0) > 0.5 for i in labelled]
     groups = [known[i][0].span.user_id or known[i][0].span.id for i in labelled]
     picked, weighed = [scores[i] for i in labelled], [weights[i] for i in labelled]
     found = area(picked, good, weights=weighed, groups=groups)
     raw = area(picked, good)
     pairs = sum(known[i][1] is not None for i in labelled)
-    why_not = _why_not(pairs, good, found.low)
+    rarer = min(
+        len({group for group, is_good in zip(groups, good, strict=True) if is_good is side}) for side in (True, False)
+    )
+    why_not = _why_not(pairs, rarer, found.low)
     return Calibration(
         signal=name,
         task=task,
@@ -133,19 +137,18 @@ def _card(name: str, task: str, calls: Sequence[Call]) -> Calibration:
         high=found.high,
         raw_area=_known(raw.value),
         effective=effective_size(weighed),
-        bins=_bins(known, labelled, weights, good, is_graded=is_graded),
+        bins=_bins(names, labelled, weights, good),
         weight=max(2 * found.low - 1, 0.0) if why_not is None else 0.0,
         trains=why_not is None,
         why_not=why_not,
     )
 
 
-def _why_not(pairs: int, good: Sequence[bool], low: float) -> str | None:
+def _why_not(pairs: int, rarer: int, low: float) -> str | None:
     if pairs < FEWEST:
         return f"{pairs} labelled pairs, {FEWEST} are needed: it ranks what to review, and does not train"
-    rarer = min(sum(good), len(good) - sum(good))
     if rarer < _FEWEST_OF_A_SIDE:
-        return f"{rarer} of the rarer verdict, {_FEWEST_OF_A_SIDE} are needed: it ranks what to review"
+        return f"{rarer} users with the rarer verdict, {_FEWEST_OF_A_SIDE} are needed: it ranks what to review"
     if low <= 0.5:
         return "it tells good from bad no better than chance might: it ranks what to review"
     return None
@@ -156,30 +159,39 @@ def _is_shown(event: Feedback) -> bool:
 
 
 def _value(event: Feedback) -> float | None:
-    """What it shows by the table, from -1 to 1; of names that aren't in it the number itself, a yes being 1."""
-    if event.name in MEANINGS:
-        reward = reward_of(event)
-        return None if reward is None else reward.value
-    return goodness(event)
+    """What it shows, the more the better: from 0 to 1 by the table, else the number itself."""
+    good = goodness(event)
+    if good is None and isinstance(event.value, (bool, float)) and event.name not in _MARKS:
+        return float(event.value)
+    return good
+
+
+_MARKS: Final = frozenset(("copied", "regenerated", "stopped", "rephrased", "contradicted", "abandoned"))
+"""They happen, or they don't."""
 
 
 def _score(name: str, call: Call) -> float | None:
+    if name == "abandoned":  # worth nothing by the table: it may mean either
+        return 0.0 if any(event.name == name and event.value is True for event in call.events) else None
     values = [value for event in call.events if event.name == name and (value := _value(event)) is not None]
     return values[-1] if values else None
 
 
-def _is_mark(name: str, call: Call) -> bool:
-    """Whether it only happens, or doesn't."""
-    return all(isinstance(event.value, bool) for event in call.events if event.name == name)
-
-
-def _bin(score: float | None, *, is_graded: bool) -> str:
-    if not is_graded:
-        return "not seen" if score is None else "seen"
-    shown = ((score or 0.0) + 1) / 2
-    edges = (0.0, *_BINS, 1.0)
-    index = sum(shown >= edge for edge in _BINS)
-    return f"{edges[index]:g} to {edges[index + 1]:g}"
+def _bins_of(name: str, scores: Sequence[float | None]) -> list[str]:
+    """By score the bin that it belongs in: seen or not, parts of 0 to 1, else quarters of what there is."""
+    if name in _MARKS:
+        return ["not seen" if score is None else "seen" for score in scores]
+    known = sorted(score for score in scores if score is not None)
+    edges = list(_BINS)
+    if known and not 0 <= known[0] <= known[-1] <= 1:
+        edges = sorted({known[len(known) * n // 4] for n in (1, 2, 3)})
+    low, high = (0.0, 1.0) if edges == list(_BINS) else (known[0], known[-1])
+    whole = (low, *edges, high)
+    found: list[str] = []
+    for score in scores:
+        index = sum((score or 0.0) >= edge for edge in edges)
+        found.append(f"{whole[index]:g} to {whole[index + 1]:g}")
+    return found
 
 
 def _volume(call: Call, volumes: Counter[str | None]) -> int:
@@ -209,20 +221,14 @@ def _weights(
 
 
 def _bins(
-    known: Sequence[tuple[Call, float | None]],
-    labelled: Sequence[int],
-    weights: dict[int, float],
-    good: Sequence[bool],
-    *,
-    is_graded: bool,
+    names: Sequence[str], labelled: Sequence[int], weights: dict[int, float], good: Sequence[bool]
 ) -> tuple[Bin, ...]:
-    names = [_bin(score, is_graded=is_graded) for _, score in known]
     sides: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     for i, is_good in zip(labelled, good, strict=True):
         sides[names[i]].append((weights[i], is_good))
     counts = Counter(names)
     made: list[Bin] = []
-    for name in sorted(counts):
+    for name in sorted(counts, key=_place):
         pairs = sides.get(name, [])
         total = sum(weight for weight, _ in pairs)
         share = sum(weight for weight, is_good in pairs if is_good) / total if total else None
@@ -230,6 +236,11 @@ def _bins(
         low, high = wilson((share or 0.0) * size, size)
         made.append(Bin(name, counts[name], len(pairs), share, low, high))
     return tuple(made)
+
+
+def _place(name: str) -> tuple[float, str]:
+    start = name.partition(" to ")[0]
+    return (0.0, name) if start in ("seen", "not seen") else (float(start), "")
 
 
 def _known(value: float) -> float | None:

@@ -199,7 +199,8 @@ class Endpoint:
         """
         if not claims.once:
             return False
-        said = canonical({name: value for name, value in given.items() if name != "t"})
+        told = canonical({name: value for name, value in given.items() if name != "t"})
+        said = hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:32]
         with self._lock:
             is_first = claims.nonce not in self._used
             if self._used.setdefault(claims.nonce, said) != said:

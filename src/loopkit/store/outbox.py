@@ -1,25 +1,33 @@
-"""What is still to be told to others of the feedback in a store: by destination, the targets of which something came.
+"""What is still to be told to others of the feedback in a store, and what they have been told.
 
-The log itself is the queue: nothing is copied. A destination keeps the place up to which it has looked, and the targets
-that it has not told of yet, so that a crash loses nothing. Several processes may serve one destination: who takes a
-target has it for a while, and whoever is killed meanwhile gives it back by that.
+The log itself is the queue: nothing is copied. A destination keeps the place up to which it has looked, the targets
+about which something came that it has not told of yet, and which statements it has told, by their ids and a hash. So a
+crash loses nothing, what hasn't changed isn't sent again, and what no longer holds is taken back. Several processes may
+serve one destination: who takes a target has it for a while, and whoever is killed meanwhile gives it back by that.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from loopkit._ids import is_span_id
+from loopkit._json import canonical
+from loopkit.store import room
 from loopkit.store.database import begun
+from loopkit.store.schema import AGAINST
 from loopkit.store.sqlite import Store, events_in
-from loopkit.types import Feedback, split_target
+from loopkit.types import Feedback, Span, split_target
+from loopkit.wire.decode import decode_span
 
 _PORTION: Final = 1000
 LEASE_SECONDS: Final = 20
 """That a taken target is somebody's."""
+_PLACED: Final = ("trace:", "session:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +38,21 @@ class Due:
     """As it was given, without the part of it that is meant."""
     seq: int
     """The latest event on it that was seen."""
-    since: int
-    """When the first event came that isn't told of, nanoseconds since the epoch."""
     tries: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A statement that a destination has."""
+
+    id: str
+    about: str
+    """What it is about there: a span, trace or session, or a part of one."""
+    facts: dict[str, Any]
+    """What is to be known to take it back; no words."""
+    hash: str
+    """Of what was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +62,7 @@ class Untold:
     destination: str
     target: str
     since: int
-    """Nanoseconds since the epoch."""
+    """When the first of it came, nanoseconds since the epoch."""
     tries: int
     reason: str
     is_refused: bool
@@ -67,50 +87,108 @@ class Outbox:
         while self._collected():
             pass
 
+    def wake_known(self) -> None:
+        """Targets that nobody knew, and somebody does now, are due."""
+        query = (
+            "UPDATE untold SET state = 'due', due = ?1 WHERE destination = ?2 AND state = 'unknown' AND"
+            " (EXISTS (SELECT 1 FROM span WHERE response_id = target) OR EXISTS (SELECT 1 FROM tag WHERE tag = target))"
+        )
+        with self._store.transaction() as connection:
+            connection.execute(query, (self._clock(), self._name))
+
+    def has_unknown(self) -> bool:
+        """Whether there are targets that nobody knows."""
+        query = "SELECT 1 FROM untold WHERE destination = ? AND state = 'unknown' LIMIT 1"
+        with self._store.reading() as connection:
+            return connection.execute(query, (self._name,)).fetchone() is not None
+
     def take(self, most: int) -> list[Due]:
         """Targets that it is time for; nobody else gets them meanwhile."""
         now = self._clock()
         query = (
             "UPDATE untold SET leased_until = ?1 WHERE destination = ?2 AND target IN (SELECT target FROM untold"
-            " WHERE destination = ?2 AND due <= ?3 AND leased_until <= ?3 ORDER BY due LIMIT ?4)"
-            " RETURNING target, seq, since, tries"
+            " WHERE destination = ?2 AND state = 'due' AND due <= ?3 AND leased_until <= ?3 ORDER BY due LIMIT ?4)"
+            " RETURNING target, seq, tries, leased_until"
         )
-        with self._store.transaction() as connection:
-            rows = connection.execute(query, (now + LEASE_SECONDS * 10**9, self._name, now, most)).fetchall()
+        with self._store.reading() as connection:
+            is_any = "SELECT 1 FROM untold WHERE destination = ? AND state = 'due' AND due <= ? LIMIT 1"
+            if connection.execute(is_any, (self._name, now)).fetchone() is None:  # no need to keep writers waiting
+                return []
+            with begun(connection):
+                rows = connection.execute(query, (now + LEASE_SECONDS * 10**9, self._name, now, most)).fetchall()
         return sorted((Due(*row) for row in rows), key=lambda due: due.seq)
 
-    def told(self, due: Due) -> None:
-        """It was taken: unless something came meanwhile, it is off the list."""
+    def renew(self, due: Due) -> Due | None:
+        """Have it for longer; None where somebody else has it by now."""
+        until = self._clock() + LEASE_SECONDS * 10**9
+        query = "UPDATE untold SET leased_until = ? WHERE destination = ? AND target = ? AND leased_until = ?"
+        with self._store.transaction() as connection:
+            count = connection.execute(query, (until, self._name, due.target, due.lease)).rowcount
+        return Due(due.target, due.seq, due.tries, until) if count else None
+
+    def give_back(self, due: Iterable[Due]) -> None:
+        """They were not tried."""
+        query = "UPDATE untold SET leased_until = 0 WHERE destination = ? AND target = ? AND leased_until = ?"
+        with self._store.transaction() as connection:
+            connection.executemany(query, [(self._name, each.target, each.lease) for each in due])
+
+    def done(self, due: Due) -> None:
+        """All of it was taken: unless something came meanwhile, it is off the list."""
         with self._store.transaction() as connection:
             values = (self._name, due.target, due.seq)
             connection.execute("DELETE FROM untold WHERE destination = ? AND target = ? AND seq = ?", values)
             connection.execute("UPDATE untold SET leased_until = 0 WHERE destination = ? AND target = ?", values[:2])
 
-    def put_back(self, due: Due, reason: str, seconds: float | None) -> None:
-        """It was not taken: try again in so many seconds, or, with None, when something else is said of the target."""
+    def put_back(self, due: Due, reason: str, *, seconds: float = 0.0, state: str = "due") -> None:
+        """It was not taken: try again in so many seconds, or wait until something else is said ("refused") or until the
+        target is known ("unknown")."""
         now = self._clock()
-        later = None if seconds is None else now + int(seconds * 1e9)
         # what came meanwhile may be told of at once, whatever was wrong before
         query = (
-            "UPDATE untold SET leased_until = 0, reason = ?, tries = tries + 1,"
-            " due = CASE WHEN seq = ? THEN ? ELSE ? END WHERE destination = ? AND target = ?"
+            "UPDATE untold SET leased_until = 0, reason = ?1, tries = tries + 1, state = iif(seq = ?2, ?3, 'due'),"
+            " due = iif(seq = ?2, ?4, ?5) WHERE destination = ?6 AND target = ?7"
         )
         with self._store.transaction() as connection:
-            connection.execute(query, (reason, due.seq, later, now, self._name, due.target))
+            later = now + int(seconds * 1e9)
+            connection.execute(query, (reason, due.seq, state, later, now, self._name, due.target))
 
     def next_due(self) -> int | None:
         """When something is to be tried, nanoseconds since the epoch; None where nothing is."""
-        query = "SELECT min(max(due, leased_until)) FROM untold WHERE destination = ? AND due IS NOT NULL"
+        query = "SELECT min(max(due, leased_until)) FROM untold WHERE destination = ? AND state = 'due'"
         with self._store.reading() as connection:
             found: int | None = connection.execute(query, (self._name,)).fetchone()[0]
         return found
 
-    def untried(self) -> int:
-        """How many targets wait that nobody has tried to tell of."""
-        query = "SELECT count(*) FROM untold WHERE destination = ? AND tries = 0 AND due IS NOT NULL"
+    def pending(self) -> int:
+        """How many known targets are not told of yet, tried or not."""
+        query = "SELECT count(*) FROM untold WHERE destination = ? AND state = 'due'"
         with self._store.reading() as connection:
             found: int = connection.execute(query, (self._name,)).fetchone()[0]
         return found
+
+    def told_of(self, target: str) -> dict[str, Told]:
+        """What this destination has been told for the sake of a target, by id."""
+        query = "SELECT id, about, facts, hash FROM statement WHERE destination = ? AND target = ?"
+        with self._store.reading() as connection:
+            rows = connection.execute(query, (self._name, target)).fetchall()
+        return {id: Told(id, about, json.loads(facts), hash) for id, about, facts, hash in rows}
+
+    def has(self, id: str, hash: str) -> bool:
+        """Whether it has been told exactly this."""
+        query = "SELECT 1 FROM statement WHERE destination = ? AND id = ? AND hash = ?"
+        with self._store.reading() as connection:
+            return connection.execute(query, (self._name, id, hash)).fetchone() is not None
+
+    def keep(self, target: str, told: Told) -> None:
+        """It was told this."""
+        values = (self._name, told.id, target, told.about, canonical(told.facts), told.hash)
+        with self._store.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO statement VALUES (?, ?, ?, ?, ?, ?)", values)
+
+    def drop(self, id: str) -> None:
+        """It has that no longer."""
+        with self._store.transaction() as connection:
+            connection.execute("DELETE FROM statement WHERE destination = ? AND id = ?", (self._name, id))
 
     def _collected(self) -> bool:
         now = self._clock()
@@ -120,75 +198,98 @@ class Outbox:
                 return False
             with begun(connection):
                 (after,) = connection.execute("SELECT seq FROM told WHERE destination = ?", (self._name,)).fetchone()
-                query = "SELECT seq, target FROM feedback WHERE seq > ? ORDER BY seq LIMIT ?"
+                query = f"SELECT seq, target, {AGAINST} FROM feedback WHERE seq > ? ORDER BY seq LIMIT ?"
                 rows = connection.execute(query, (after, _PORTION)).fetchall()
-                connection.executemany(
-                    "INSERT INTO untold (destination, target, seq, since, due) VALUES (?1, ?2, ?3, ?4, ?4)"
-                    " ON CONFLICT DO UPDATE SET seq = excluded.seq, due = excluded.due, tries = 0",
-                    [(self._name, _root(connection, target), seq, now) for seq, target in rows],
-                )
+                meant: dict[str, int] = {}
+                for seq, target, against in rows:
+                    for each in {target, *((f"event:{against}",) if against else ())}:
+                        meant[_root(connection, each)] = seq
+                connection.executemany(_NOTE, [(self._name, target, seq, now) for target, seq in meant.items()])
                 if rows:
                     values = (rows[-1][0], self._name)
                     connection.execute("UPDATE told SET seq = ? WHERE destination = ?", values)
         return len(rows) == _PORTION
 
 
+_NOTE: Final = (
+    "INSERT INTO untold (destination, target, seq, since, due) VALUES (?1, ?2, ?3, ?4, ?4)"
+    " ON CONFLICT DO UPDATE SET seq = excluded.seq, due = excluded.due, tries = 0, state = 'due'"
+)
+
+
 def untold(store: Store) -> list[Untold]:
     """What any destination that has an API for feedback has not taken yet, oldest first."""
-    query = "SELECT destination, target, since, tries, coalesce(reason, ''), due IS NULL FROM untold ORDER BY since"
+    query = "SELECT destination, target, since, tries, coalesce(reason, ''), state FROM untold ORDER BY since"
     with store.reading() as connection:
         rows = connection.execute(query).fetchall()
     return [
-        Untold(
-            destination=destination, target=target, since=since, tries=tries, reason=reason, is_refused=bool(refused)
-        )
-        for destination, target, since, tries, reason, refused in rows
+        Untold(name, target, since, tries, reason, is_refused=state == "refused")
+        for name, target, since, tries, reason, state in rows
     ]
 
 
 def resend(store: Store) -> int:
     """Have what destinations have not taken be tried again at once. Gives of how many targets that is."""
     with store.transaction() as connection:
-        return connection.execute("UPDATE untold SET due = ?, tries = 0", (time.time_ns(),)).rowcount
+        query = "UPDATE untold SET due = ?, tries = 0, state = 'due'"
+        return connection.execute(query, (time.time_ns(),)).rowcount
+
+
+def is_known(target: str) -> bool:
+    """Whether it says itself which span, trace or session it is."""
+    return target.startswith(_PLACED) or is_span_id(target)
 
 
 def said_about(store: Store, target: str) -> list[tuple[Feedback, str]]:
-    """All events on what this target stands for, under whatever name it was given, and what each is about."""
+    """All events on what this target stands for, under whatever name it was given, and what each is about.
+
+    Of what is stored as rows already: nothing is read for it that nobody has read yet.
+    """
     with store.reading() as connection:
         given = _events(connection, {target})
-    spans = {split_target(resolved)[0] for resolved in store.resolve_all(given)}
-    with store.reading() as connection:
-        named = {target, *spans}
+        spans = {room.resolved(connection, event) for event in given if not event.whole.startswith("event:")} | {target}
+        named = set(spans)
         for span in spans:
             rows = connection.execute("SELECT response_id FROM span WHERE id = ? AND response_id IS NOT NULL", (span,))
             named |= {response for (response,) in rows}
             named |= {tag for (tag,) in connection.execute("SELECT tag FROM tag WHERE span_id = ?", (span,))}
-        events = _events(connection, named)
-    about = dict(zip((event.id for event in events), store.resolve_all(events), strict=True))
-    roots = {event.id: event for event in events}
+        events = {event.id: event for event in _events(connection, named)}
 
-    def meant(event: Feedback) -> str:
-        """A retraction by an event's id is about what that is about."""
-        seen: set[str] = set()
-        while event.whole.startswith("event:") and event.id not in seen:
-            seen.add(event.id)
-            event = roots.get(event.whole.removeprefix("event:"), event)
-        return about[event.id]
+        def meant(event: Feedback) -> str:
+            """A retraction by an event's id is about what that is about."""
+            seen: set[str] = set()
+            while event.whole.startswith("event:") and event.id not in seen:
+                seen.add(event.id)
+                event = events.get(event.whole.removeprefix("event:"), event)
+            whole = room.resolved(connection, event)
+            return whole if event.part is None else f"{whole}#{event.part}"
 
-    return [(event, where) for event in events if split_target(where := meant(event))[0] in spans]
+        return [(event, meant(event)) for event in events.values()]
+
+
+def stored_span(store: Store, id: str) -> Span | None:
+    """A span, where it has been made a row."""
+    query = "SELECT data, service FROM body JOIN span ON span.id = body.span_id WHERE id = ?"
+    with store.reading() as connection:
+        row = connection.execute(query, (id,)).fetchone()
+    return None if row is None else decode_span(*row)
 
 
 def _events(connection: sqlite3.Connection, targets: Iterable[str]) -> list[Feedback]:
-    """Those on these targets, and what is said of those events."""
+    """Those on these targets, and what takes those back or replaces them, wherever it was said."""
     found: dict[str, Feedback] = {}
     wanted = set(targets)
     while wanted:
         came: list[Feedback] = []
         for target in wanted:
-            rows = connection.execute("SELECT body FROM feedback WHERE target = ? ORDER BY seq", (target,))
-            came += events_in(rows)
-        wanted = {f"event:{event.id}" for event in came if event.id not in found}
-        found |= {event.id: event for event in came}
+            came += events_in(connection.execute("SELECT body FROM feedback WHERE target = ? ORDER BY seq", (target,)))
+        new = {event.id for event in came if event.id not in found}
+        for id in new:
+            query = f"SELECT body FROM feedback WHERE {AGAINST} = ? ORDER BY seq"
+            came += events_in(connection.execute(query, (id,)))
+        fresh = {event.id: event for event in came if event.id not in found}
+        found |= fresh
+        wanted = {f"event:{id}" for id in fresh}
     return list(found.values())
 
 
@@ -202,4 +303,4 @@ def _root(connection: sqlite3.Connection, target: str) -> str:
         if row is None:
             break
         target = row[0]
-    return target
+    return split_target(target)[0]

@@ -6,7 +6,7 @@ all that show it: spans, datasets, batches before they are rows. A batch that ca
 reason, so that it stands in nobody's way. `held` counts what spans and media hold. Of a user's removed spans, `past`
 keeps what outlives them, feedback and the spans that documents `mention`, and `gone` their traces, sessions and
 responses, so that what is said of them later can be forgotten too. `told` is how far a destination has looked for
-feedback to tell of, `untold` the targets it still has to be told of.
+feedback to tell of, `untold` the targets it still has to be told of, and `statement` what it was told.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from loopkit.errors import StoreUnusable
 ROW = 1000
 """Bytes, roughly, of a span's row with its indexes."""
 SPAN_ID = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}")
+AGAINST = "coalesce(json_extract(body, '$.retracts'), json_extract(body, '$.supersedes'))"
+"""The event that an event speaks against; an index has it."""
 MIGRATIONS = (
     """
     CREATE TABLE batch (seq INTEGER PRIMARY KEY AUTOINCREMENT, data BLOB NOT NULL);
@@ -90,13 +92,19 @@ MIGRATIONS = (
     CREATE TRIGGER medium_came AFTER INSERT ON medium BEGIN UPDATE held SET bytes = bytes + length(NEW.data); END;
     CREATE TRIGGER medium_went AFTER DELETE ON medium BEGIN UPDATE held SET bytes = bytes - length(OLD.data); END;
     """,
-    """
+    f"""
     CREATE TABLE told (destination TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE untold (
-        destination TEXT NOT NULL, target TEXT NOT NULL, seq INTEGER NOT NULL, since INTEGER NOT NULL, due INTEGER,
-        leased_until INTEGER NOT NULL DEFAULT 0, tries INTEGER NOT NULL DEFAULT 0, reason TEXT,
-        PRIMARY KEY (destination, target)
+        destination TEXT NOT NULL, target TEXT NOT NULL, seq INTEGER NOT NULL, since INTEGER NOT NULL, due INTEGER NOT
+        NULL, state TEXT NOT NULL DEFAULT 'due', leased_until INTEGER NOT NULL DEFAULT 0, tries INTEGER NOT NULL DEFAULT
+        0, reason TEXT, PRIMARY KEY (destination, target)
     ) WITHOUT ROWID;
+    CREATE TABLE statement (
+        destination TEXT NOT NULL, id TEXT NOT NULL, target TEXT NOT NULL, about TEXT NOT NULL, facts TEXT NOT NULL,
+        hash TEXT NOT NULL, PRIMARY KEY (destination, id)
+    ) WITHOUT ROWID;
+    CREATE INDEX statement_by_target ON statement (destination, target);
+    CREATE INDEX feedback_against ON feedback ({AGAINST}) WHERE {AGAINST} IS NOT NULL;
     """,
 )
 """One script a version; the store's version is how many of them it has seen."""

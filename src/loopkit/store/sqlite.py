@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,6 +36,8 @@ _KEPT = "kept:"
 _DAY = 86_400 * 10**9
 _PORTION = 64
 """Batches turned into rows in one transaction."""
+_PAUSE = 0.01
+"""Seconds between two such, for who isn't in a hurry."""
 
 
 class Store(Database):
@@ -375,8 +378,15 @@ class Store(Database):
             room.remove_spans(connection, spans)
             room.forget_past(connection, user)
             listed = (canonical(sorted(events)),)
+            # who was told of them is told that they hold no longer
+            connection.execute(
+                "INSERT INTO untold (destination, target, seq, since, due) SELECT destination, target, 0, ?2, ?2"
+                " FROM told, (SELECT DISTINCT target FROM feedback WHERE id IN (SELECT value FROM json_each(?1)))"
+                " WHERE true"
+                " ON CONFLICT DO UPDATE SET due = excluded.due, tries = 0, state = 'due', reason = NULL",
+                (*listed, self._clock.now()),
+            )
             connection.execute("DELETE FROM feedback WHERE id IN (SELECT value FROM json_each(?))", listed)
-            connection.execute("DELETE FROM untold WHERE target NOT IN (SELECT target FROM feedback)")
             for seq, kind, id, body in connection.execute("SELECT seq, kind, id, body FROM document").fetchall():
                 mentioned = {span for span in SPAN_ID.findall(body) if is_theirs(span)}
                 kept, examples = without(json.loads(body), mentioned)
@@ -429,6 +439,14 @@ class Store(Database):
         with self.reading() as connection:
             self._make_rows(connection)
             yield connection
+
+    def make_rows(self, stop: Callable[[], bool]) -> None:
+        """Turn waiting batches into rows, for somebody who isn't in a hurry: a portion at a time, with pauses."""
+        while not stop():
+            with self.reading() as connection:
+                if self._make_rows(connection, portions=1):
+                    return
+            time.sleep(_PAUSE)
 
     def _make_rows(self, connection: sqlite3.Connection, portions: int | None = None) -> bool:
         """Turn waiting batches into rows, a portion a transaction; all, or so many portions. Whether that was all."""
