@@ -659,6 +659,21 @@ def test_what_may_pass_is_told_later(status: int, backend: Backend) -> None:
     assert len(backend.asked) == 2
 
 
+@pytest.mark.usefixtures("looking_often")
+def test_what_a_key_stands_for_may_become_known_later(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loopkit.observe.outbox._AGAIN_SECONDS", 0.5)
+    loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
+    with loopkit.context(order="9"), loopkit.span("outer") as outer:
+        with loopkit.span("inner") as inner:
+            pass
+        loopkit.feedback("order:9", "thumbs", True)
+        assert loopkit.flush(10, delivered=True)
+    (first, second, gone) = backend.wait_for(3)
+    assert (first[2]["observationId"], second[2]["observationId"]) == (inner.id[33:], outer.id[33:])
+    assert gone[:2] == ("DELETE", f"/api/public/scores/{first[2]['id']}")
+    assert loopkit.untold(loopkit.open_store()) == []
+
+
 def test_after_any_number_of_tries_it_goes_on(backend: Backend, clean_environment: Path) -> None:
     loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
     loopkit.feedback("order:1", "thumbs", True)

@@ -38,6 +38,8 @@ _LOOK_SECONDS: Final = 5.0
 _LONGEST_LOOK: Final = 60.0
 """Between looks for targets that nobody knew, when they stay unknown."""
 _POLL: Final = 0.02
+_AGAIN_SECONDS: Final = 60.0
+"""After which a key is looked at once more: the span that bears it outermost may have ended later than others."""
 _FIRST_WAIT: Final = 0.25
 _LONGEST_WAIT: Final = 3600.0
 _MOST_TRIES: Final = 16
@@ -228,8 +230,10 @@ class OutboxSink:
         elif refused:
             _host.warn_once(f"feedback refused {self._name}", f"{self._name} refuses feedback: {refused[0]}")
             self._outbox.put_back(due, refused[0], state="refused")
-        else:
+        elif is_known(due.target) or due.is_again:
             self._outbox.done(due)
+        else:
+            self._outbox.look_again(due, _AGAIN_SECONDS)
         return True
 
     def _changes(self, due: Due) -> list[tuple[Statement, Callable[[], None]]] | None:

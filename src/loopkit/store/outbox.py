@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from loopkit._ids import is_span_id
@@ -40,6 +40,8 @@ class Due:
     """The latest event on it that was seen."""
     tries: int
     lease: int
+    is_again: bool
+    """Whether it was told of, and is looked at once more: what a key stands for may have become known later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,11 @@ class Outbox:
         now = self._clock()
         query = (
             "UPDATE untold SET leased_until = ?1 WHERE destination = ?2 AND target IN (SELECT target FROM untold"
-            " WHERE destination = ?2 AND state = 'due' AND due <= ?3 AND leased_until <= ?3 ORDER BY due LIMIT ?4)"
-            " RETURNING target, seq, tries, leased_until"
+            " WHERE destination = ?2 AND state IN ('due', 'again') AND due <= ?3 AND leased_until <= ?3"
+            " ORDER BY due LIMIT ?4) RETURNING target, seq, tries, leased_until, state = 'again'"
         )
         with self._store.reading() as connection:
-            is_any = "SELECT 1 FROM untold WHERE destination = ? AND state = 'due' AND due <= ? LIMIT 1"
+            is_any = "SELECT 1 FROM untold WHERE destination = ? AND state IN ('due', 'again') AND due <= ? LIMIT 1"
             if connection.execute(is_any, (self._name, now)).fetchone() is None:  # no need to keep writers waiting
                 return []
             with begun(connection):
@@ -124,7 +126,7 @@ class Outbox:
         query = "UPDATE untold SET leased_until = ? WHERE destination = ? AND target = ? AND leased_until = ?"
         with self._store.transaction() as connection:
             count = connection.execute(query, (until, self._name, due.target, due.lease)).rowcount
-        return Due(due.target, due.seq, due.tries, until) if count else None
+        return replace(due, lease=until) if count else None
 
     def give_back(self, due: Iterable[Due]) -> None:
         """They were not tried."""
@@ -138,6 +140,18 @@ class Outbox:
             values = (self._name, due.target, due.seq)
             connection.execute("DELETE FROM untold WHERE destination = ? AND target = ? AND seq = ?", values)
             connection.execute("UPDATE untold SET leased_until = 0 WHERE destination = ? AND target = ?", values[:2])
+
+    def look_again(self, due: Due, seconds: float) -> None:
+        """All of it was taken, and in so many seconds it is looked at once more."""
+        query = (
+            "UPDATE untold SET state = 'again', due = ?, leased_until = 0, tries = 0"
+            " WHERE destination = ? AND target = ? AND seq = ?"
+        )
+        with self._store.transaction() as connection:
+            later = self._clock() + int(seconds * 1e9)
+            connection.execute(query, (later, self._name, due.target, due.seq))
+            values = (self._name, due.target)
+            connection.execute("UPDATE untold SET leased_until = 0 WHERE destination = ? AND target = ?", values)
 
     def put_back(self, due: Due, reason: str, *, seconds: float = 0.0, state: str = "due") -> None:
         """It was not taken: try again in so many seconds, or wait until something else is said ("refused") or until the
@@ -154,7 +168,7 @@ class Outbox:
 
     def next_due(self) -> int | None:
         """When something is to be tried, nanoseconds since the epoch; None where nothing is."""
-        query = "SELECT min(max(due, leased_until)) FROM untold WHERE destination = ? AND state = 'due'"
+        query = "SELECT min(max(due, leased_until)) FROM untold WHERE destination = ? AND state IN ('due', 'again')"
         with self._store.reading() as connection:
             found: int | None = connection.execute(query, (self._name,)).fetchone()[0]
         return found
@@ -219,7 +233,10 @@ _NOTE: Final = (
 
 def untold(store: Store) -> list[Untold]:
     """What any destination that has an API for feedback has not taken yet, oldest first."""
-    query = "SELECT destination, target, since, tries, coalesce(reason, ''), state FROM untold ORDER BY since"
+    query = (
+        "SELECT destination, target, since, tries, coalesce(reason, ''), state FROM untold"
+        " WHERE state != 'again' ORDER BY since"
+    )
     with store.reading() as connection:
         rows = connection.execute(query).fetchall()
     return [
@@ -231,7 +248,7 @@ def untold(store: Store) -> list[Untold]:
 def resend(store: Store) -> int:
     """Have what destinations have not taken be tried again at once. Gives of how many targets that is."""
     with store.transaction() as connection:
-        query = "UPDATE untold SET due = ?, tries = 0, state = 'due'"
+        query = "UPDATE untold SET due = ?, tries = 0, state = 'due' WHERE state != 'again'"
         return connection.execute(query, (time.time_ns(),)).rowcount
 
 
