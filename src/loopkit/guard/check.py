@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
-import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from loopkit.detect import personal
+from loopkit.detect.folding import views
 from loopkit.detect.patterns import SECRETS, Finding, find, merged, without
 from loopkit.detect.rules import credentials_in
 from loopkit.errors import InvalidInput
@@ -76,10 +76,10 @@ class InjectionCheck:
 
     def check(self, text: str) -> Trip | None:
         """See `Check.check`."""
-        plain = folded(text)
-        for rule, pattern in _INJECTION:
-            if pattern.search(plain):
-                return Trip(self.action, f"the text tries to {rule}")
+        for plain in views(text):
+            for rule, pattern in _INJECTION:
+                if pattern.search(plain):
+                    return Trip(self.action, f"the text tries to {rule}")
         return None
 
 
@@ -122,7 +122,8 @@ def secrets_in(text: str, kinds: tuple[str, ...]) -> list[Finding]:
 
 
 def injection(*, action: Action = "block") -> InjectionCheck:
-    """Texts that try to replace the model's instructions, after invisible and compatibility characters were folded."""
+    """Texts that try to replace the model's instructions, however hidden: by unseen characters, lookalikes, letters
+    spelled out, in base64, hex, URL or HTML escapes."""
     return InjectionCheck(_no_redacting("injection", action))
 
 
@@ -132,12 +133,6 @@ def passes(function: Callable[[str], bool], *, name: str | None = None, action: 
         raise InvalidInput(f"passes() got {function!r}: give a function (no async one) from a text to True or False")
     called = name or str(getattr(function, "__name__", type(function).__name__))
     return FunctionCheck(called, function, _no_redacting(called, action))
-
-
-def folded(text: str) -> str:
-    """The text without invisible characters, in compatibility form, case-folded, with single spaces."""
-    visible = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    return re.sub(r"\s+", " ", visible).casefold()
 
 
 def _action(action: Action) -> Action:

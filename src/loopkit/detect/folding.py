@@ -1,0 +1,101 @@
+"""A text as its reader understands it: without what can't be seen, lookalikes as what they look like, codes decoded.
+
+For looking only: what is found is found in a view of the text, and the text itself goes on as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import unquote
+
+_UNSEEN: Final = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0001\U000e007f\U000e0100-\U000e01ef]"
+)
+"""Joiners, marks of direction, fillers, selectors: nothing of them is seen."""
+_TAGS: Final = {0xE0000 + code: chr(code) for code in range(0x20, 0x7F)}
+"""Letters that no font shows, and models read."""
+_ALIKE: Final = str.maketrans(
+    "аеорсухіјѕԁһԛԝѵӏАВЕКМНОРСТХІЈЅԌԚԜ" "αονρτυχικωΑΒΕΖΗΙΚΜΝΟΡΤΥΧ" "ɑɡıɩʟɴʀʏᴀᴄᴅᴇᴋᴍᴏᴘᴛᴜᴠᴡᴢ" "٠۰०",
+    "aeopcyxijsdhqwvlABEKMHOPCTXIJSGQW" "aovptuxikwABEZHIKMNOPTYX" "agiilnryacdekmoptuvwz" "ooo",
+)  # fmt: skip
+"""Cyrillic, Greek, phonetic and small capital letters that look like Latin ones (a part of Unicode's confusables)."""
+_SPELLED: Final = re.compile(r"(?<!\w)\w(?:[ .*_|-]\w){4,}(?!\w)")
+"""Five letters with something between each two."""
+_LETTERS: Final = re.compile(r"(?<!\w)\w(?:[ .*_|-]\w)+(?!\w)")
+_BETWEEN: Final = re.compile(r"[ .*_|-]")
+_BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{16,65536}={0,2}(?![A-Za-z0-9+/=_-])")
+_HEX: Final = re.compile(
+    r"(?i)(?<![0-9a-z])(?:0x)?((?:[0-9a-f]{2}[ :]?){8,8192})(?![0-9a-z])|((?:\\x[0-9a-f]{2}){4,8192})"
+)
+_MOST: Final = 8
+"""Pieces that are decoded, at most."""
+_DEPTH: Final = 2
+
+
+def folded(text: str) -> str:
+    """The text without unseen characters, in compatibility form, lookalikes as Latin letters, single-spaced, in small
+    letters; letters spelled out put together."""
+    if not text.isascii():
+        text = _UNSEEN.sub("", text).translate(_TAGS)
+        text = unicodedata.normalize("NFKC", text).translate(_ALIKE)
+        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    if _SPELLED.search(text):
+        text = _LETTERS.sub(lambda found: _BETWEEN.sub("", found[0]), text)
+    return " ".join(text.split()).casefold()
+
+
+def views(text: str, depth: int = _DEPTH) -> Iterator[str]:
+    """The folded text, then what is encoded in it (base64, hex, URL and HTML escapes), decoded and folded; bounded."""
+    yield folded(text)
+    if depth:
+        for piece in _decoded(text):
+            yield from views(piece, depth - 1)
+
+
+def _decoded(text: str) -> Iterator[str]:
+    if "%" in text and (said := unquote(text)) != text:
+        yield said
+    if "&" in text and (said := html.unescape(text)) != text:
+        yield said
+    found = 0
+    for match in _BASE64.finditer(text):
+        data = _from_base64(match[0])
+        words = None if data is None else _readable(data)
+        if words is not None:
+            found += 1
+            yield words
+            if found >= _MOST:
+                return
+    for match in _HEX.finditer(text):
+        digits = re.sub(r"[^0-9a-f]", "", (match[1] or match[2].replace("\\x", "")).lower())
+        words = _readable(bytes.fromhex(digits)) if len(digits) % 2 == 0 else None
+        if words is not None:
+            found += 1
+            yield words
+            if found >= _MOST:
+                return
+
+
+def _from_base64(text: str) -> bytes | None:
+    bare = text.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _readable(data: bytes) -> str | None:
+    """As text, where it is one: words, not what bytes happen to be."""
+    try:
+        said = data.decode()
+    except UnicodeDecodeError:
+        return None
+    letters = sum(char.isalpha() or char.isspace() for char in said)
+    return said if len(said) >= 8 and letters >= 0.75 * len(said) else None
