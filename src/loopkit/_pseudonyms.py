@@ -20,7 +20,12 @@ def pseudonym(author: str, directory: Path | None) -> str:
     """The author's pseudonym; a pseudonym stays as it is."""
     if _PSEUDONYM.fullmatch(author):
         return author
-    return f"anon-{hmac.digest(_key(directory), author.encode('utf-8', 'replace'), 'sha256').hex()[:16]}"
+    return _named(_key(directory), author)
+
+
+@lru_cache(maxsize=1024)
+def _named(key: bytes, author: str) -> str:
+    return f"anon-{hmac.digest(key, author.encode('utf-8', 'replace'), 'sha256').hex()[:16]}"
 
 
 @lru_cache(maxsize=8)

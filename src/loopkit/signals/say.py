@@ -277,21 +277,23 @@ def _json_value(name: str, value: Any) -> Any:
     elif hasattr(value.__class__, "model_dump"):
         value = value.model_dump(mode="json", exclude_none=True)
     try:
-        plain = json.loads(_strict_json(value))
+        text = _strict_json(value)
+        plain = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(
             f"the {name} can't be written as JSON ({error}): give text, numbers, lists and dicts"
         ) from error
-    if _is_deeper(plain, _DEEPEST):
+    if text.count("[") + text.count("{") > _DEEPEST and _is_deeper(plain, _DEEPEST):
         raise InvalidInput(f"the {name} has more than {_DEEPEST} lists and dicts in each other: give it flatter")
     return plain
 
 
 def _is_deeper(value: Any, than: int) -> bool:
     """Not every reader of JSON takes any depth."""
-    level = [value]
-    for _ in range(than + 1):
+    level, depth = [value], 0
+    while level and depth <= than:
         level = [one for each in level for one in (*mapping(each).values(), *sequence(each))]
+        depth += 1
     return bool(level)
 
 
