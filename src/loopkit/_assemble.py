@@ -189,7 +189,7 @@ def _outboxes(destinations: list[Destination], made: Settings, clock: Clock) -> 
     from loopkit.observe.outbox import OutboxSink
 
     with suppress(StoreUnusable):
-        return [OutboxSink(destination, made, clock) for destination in destinations]
+        return [OutboxSink(each, made, _store(made, clock), clock) for each in destinations]
     return []
 
 
@@ -198,13 +198,16 @@ def _store_sink(made: Settings, clock: Clock) -> list[Sink]:
     from loopkit.store.sink import StoreSink
 
     try:
-        store = Store(made.store or made.home, clock=clock, busy_seconds=_APPEND_SECONDS)
-        return [StoreSink(store, partial(_resource, made), __version__, made.limits, clock)]
+        return [StoreSink(_store(made, clock), partial(_resource, made), __version__, made.limits, clock)]
     except StoreUnusable as error:
         if not isinstance(error.__cause__, OSError):
             raise
         _logger.warning("loopkit: nothing is kept on disk, only in memory: %s", error)
         return []
+
+
+def _store(made: Settings, clock: Clock) -> Store:
+    return Store(made.store or made.home, clock=clock, busy_seconds=_APPEND_SECONDS)
 
 
 def _tail(made: Settings, clock: Clock) -> tuple[Settings, Tail]:

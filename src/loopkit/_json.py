@@ -53,6 +53,11 @@ def canonical(value: Any) -> str:
     return utf8(text)
 
 
+def as_text(value: Any) -> str:
+    """A text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else canonical(value)
+
+
 def utf8(text: str) -> str:
     """The text with what UTF-8 can't say replaced."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -115,6 +115,11 @@ class Destination:
     from_environment: bool = False
     """Named by OpenTelemetry's variables: where the application has a tracer provider, that one serves it."""
 
+    @property
+    def place(self) -> str:
+        """What tells it from all others: the endpoint, and the name where it has one."""
+        return self.endpoint if self.name is None else f"{self.endpoint} {self.name}"
+
     def __post_init__(self) -> None:
         _check_url("the destination's endpoint", self.endpoint)
         _one_of("the destination's protocol", self.protocol, get_args(Protocol))

@@ -74,6 +74,20 @@ def test_a_card_says_how_far_a_signal_agrees_with_what_people_say() -> None:
     assert bins["seen"].calls == made.calls
 
 
+def test_a_mark_that_may_mean_either_has_a_card_too() -> None:
+    """Who goes away may be content or not: the table doesn't say, people do."""
+    draw = random.Random(4)
+    calls = []
+    for number in range(400):
+        good = draw.random() < 0.5
+        seen = draw.random() < (0.1 if good else 0.6)
+        calls.append(call(number, *([("abandoned", True)] if seen else []), ("thumbs", good), user=f"u{number}"))
+    made = card(calls, "abandoned")
+    assert made.area is not None
+    assert made.low <= TRUE_AREA <= made.high
+    assert made.trains
+
+
 def test_who_bothers_to_say_so_is_weighed_out() -> None:
     """Those who regenerate say something ten times as often: the bare area is far off, the weighted one is not."""
     made = [card(simulated(3000, seed=seed, told=lambda good, seen: 0.6 if seen else 0.06)) for seed in range(20)]

@@ -59,9 +59,8 @@ class Places:
         with suppress(ValueError):  # what only looks like an id
             if is_span_id(target):
                 root = self._known.get(f"trace:{trace}")
-                own = self._known.get(target)
-                about = (int(trace, 16), int(target[33:], 16), root is None or root.sampled)
-                return Place(*about, own is None or own.content)
+                sampled, content = root is None or root.sampled, known is None or known.content
+                return Place(int(trace, 16), int(target[33:], 16), sampled, content)
             if known is None and target.startswith("trace:"):
                 return Place(int(trace, 16), None, True)
         return known

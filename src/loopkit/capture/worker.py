@@ -278,13 +278,12 @@ class Worker:
         self.recorded += len(batch.spans)
         for index, sink in enumerate(self.sinks):
             held = self._held[index]
-            if held and batch.spans and batch.feedback:  # what people said doesn't wait behind spans
+            mine = batch
+            if held and batch.feedback:  # what people said doesn't wait behind spans
                 held.appendleft(replace(batch, spans=()))
-                held.append(replace(batch, feedback=()))
-            elif held and batch.feedback:
-                held.appendleft(batch)
-            else:
-                held.append(batch)
+                mine = replace(batch, feedback=())
+            if mine.spans or mine.feedback or not held:  # an empty one only has what waits be tried again
+                held.append(mine)
             while held:
                 try:
                     if held[0].spans or held[0].feedback:

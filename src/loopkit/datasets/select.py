@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from loopkit._json import canonical
+from loopkit._json import as_text, canonical
 from loopkit.signals.calls import calls_and_statements, corrects, decisive, disagree, expected_output, judges
 from loopkit.signals.credit import Method, StepJudge
 from loopkit.signals.state import held
@@ -56,7 +56,7 @@ def _shown(store: Store, spans: Sequence[Span]) -> dict[str, str]:
     """What users saw in the end: of each trace the root's output."""
     traces = {span.trace_id for span in spans}
     roots = (span for span in store.spans(trace_ids=traces) if span.parent_id is None and span.output is not None)
-    return {root.trace_id: root.output if isinstance(root.output, str) else canonical(root.output) for root in roots}
+    return {root.trace_id: as_text(root.output) for root in roots}
 
 
 def _expected(call: Span, events: Sequence[Feedback], trusted: Collection[str]) -> tuple[object, str | None]:

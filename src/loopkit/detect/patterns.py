@@ -80,7 +80,7 @@ def may_hold(text: str) -> bool:
     data = text.encode("utf-8", "surrogatepass")
     if b"@" in data or b"PRIVATE KEY-----" in data or b".eyJ" in data or b"\\u" in data:
         return True
-    if _LONG_TOKEN in data.translate(_TOKENS):
+    if _LONG_TOKEN in data.translate(TOKENS):
         for piece, signs in _RARE_SIGNS:
             if piece in data:
                 for sign in signs:  # no any(): a generator costs more than the searches
@@ -90,7 +90,7 @@ def may_hold(text: str) -> bool:
         return True
     if b"+" in data and _PLUS.search(text) is not None:
         return True
-    return not text.isascii() and _OTHER_DIGIT.search(text) is not None
+    return not text.isascii() and OTHER_DIGIT.search(text) is not None
 
 
 def is_luhn(digits: str) -> bool:
@@ -193,18 +193,18 @@ _RARE_SIGNS = (
 """What a key must hold, by a shorter piece of it that is looked for first: together they cover `_KEY_SIGNS`."""
 
 
-def _classes(members: bytes) -> bytes:
+def classes(members: bytes) -> bytes:
     """A translation table: members to 1, all else to 0."""
     return bytes(byte in members for byte in range(256))
 
 
 _UPPER_AND_DIGITS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_TOKENS = _classes(_UPPER_AND_DIGITS + b"abcdefghijklmnopqrstuvwxyz_-")
+TOKENS = classes(_UPPER_AND_DIGITS + b"abcdefghijklmnopqrstuvwxyz_-")
 _LONG_TOKEN = b"\1" * 15  # the shortest key has so many characters of these
-_NUMBERS = _classes(_UPPER_AND_DIGITS)
+_NUMBERS = classes(_UPPER_AND_DIGITS)
 _LONG_NUMBER = b"\1" * 13  # the shortest card and account numbers, spaces and dashes aside
 _PLUS = re.compile(r"\+\d")
-_OTHER_DIGIT = re.compile(r"(?![0-9])\d")  # \d is every script's digits
+OTHER_DIGIT = re.compile(r"(?![0-9])\d")  # \d is every script's digits
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from loopkit.detect.patterns import PERSONAL, Finding, find, is_iban, is_luhn, merged
+from loopkit.detect.patterns import OTHER_DIGIT, PERSONAL, Finding, classes, find, is_iban, is_luhn, merged
 
 KINDS: Final = (*PERSONAL, "ssn", "ip", "domain")
 DEFAULT: Final = (*PERSONAL, "ssn", "ip")
@@ -79,12 +79,11 @@ def has_number(text: str) -> bool:
     """Whether seven digits stand so close that they may be one number. Written for speed: most texts have none."""
     if _SEVEN in text.encode("utf-8", "surrogatepass").translate(_ARE_DIGITS, b" ()-.+/\n"):
         return True
-    return not text.isascii() and _OTHER_DIGIT.search(text) is not None
+    return not text.isascii() and OTHER_DIGIT.search(text) is not None
 
 
-_ARE_DIGITS: Final = bytes(byte in b"0123456789" for byte in range(256))
+_ARE_DIGITS: Final = classes(b"0123456789")
 _SEVEN: Final = b"\1" * 7
-_OTHER_DIGIT: Final = re.compile(r"(?![0-9])\d")
 
 
 def _ibans(text: str) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from loopkit.detect.patterns import Finding
+from loopkit.detect.patterns import TOKENS, Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def credentials_in(text: str) -> list[Finding]:
     """All of them, in order; two rules may find the same. Written for speed: most texts hold none."""
     found: list[Finding] = []
     data = text.encode("utf-8", "surrogatepass")
-    if _LONG in data.translate(_TOKEN):  # the forms of keys
+    if _LONG in data.translate(TOKENS):  # the forms of keys
         lower = text.lower()
         for rule in _rules():
             for hint in rule.hints:  # no any(): a generator costs more than the searches
@@ -50,9 +50,6 @@ def credentials_in(text: str) -> list[Finding]:
     return sorted(found, key=lambda finding: (finding.start, -finding.end))
 
 
-_TOKEN: Final = bytes(
-    byte in b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-" for byte in range(256)
-)
 _LONG: Final = b"\1" * 14
 """The shortest form has so many characters in a row."""
 

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import httpx
 
 from loopkit._ids import is_span_id
-from loopkit._json import canonical
+from loopkit._json import as_text, canonical
 from loopkit.capture.dialects._content import mapping, sequence
 from loopkit.config import Destination, FeedbackBy
 from loopkit.export.presets import PHOENIX_PROJECT
@@ -81,7 +81,7 @@ class Api:
     """One destination's API."""
 
     def __init__(self, destination: Destination, service: str, transport: httpx.BaseTransport | None = None) -> None:
-        self._tells = destination.content is True
+        self._may_quote = destination.content is True
         self._tell = _APIS[destination.feedback or ""]
         headers = {name.lower(): value for name, value in destination.headers.items()}
         self._options = {"service.name": service, **destination.resource, **headers}
@@ -119,7 +119,7 @@ class Api:
             raise NotNow(f"HTTP {response.status_code}")
         if not response.is_success:
             failed = failure(response)
-            if isinstance(failed, Refused) and not self._tells:  # the answer may quote what was said
+            if isinstance(failed, Refused) and not self._may_quote:  # the answer may quote what was said
                 raise Refused(f"HTTP {response.status_code}")
             raise failed
         try:
@@ -218,7 +218,7 @@ def _mlflow(request: _Request, statement: Statement, options: _Options) -> None:
         **({"rationale": words} if (words := _words(event)) else {}),
         "metadata": {
             _SLOT: statement.id,
-            **{name: each if isinstance(each, str) else canonical(each) for name, each in statement.metadata.items()},
+            **{name: as_text(each) for name, each in statement.metadata.items()},
         },
     }
     if event.correction is not None:
@@ -310,8 +310,7 @@ def _label(event: Feedback) -> str | None:
 
 def _words(event: Feedback) -> str | None:
     """A comment, or a correction where the system has no place for one."""
-    said = event.correction
-    corrected = None if said is None else said if isinstance(said, str) else canonical(said)
+    corrected = None if event.correction is None else as_text(event.correction)
     return event.comment or corrected or event.reason
 
 

@@ -99,9 +99,9 @@ class HostSink:
             place = batch.places.get(event.id)
             if place is not None and not place.sampled:
                 continue
-            values = statement_values(self._shown(event, near=place is not None and not place.content))
+            values = statement_values(self._shown.placed(event, place))
             if is_reached:
-                self._put(encode_statement(event, values, *place[:2]) if place else encode_statement(event, values))
+                self._put(encode_statement(event, values, place))
             if logs is not None:
                 self._put(partial(_emit, logs, self._version, event, values, place))
         self._wake()

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-from opentelemetry import context as otel_context
 
 from loopkit import _host
 from loopkit.capture.places import Place
@@ -20,6 +17,7 @@ from loopkit.capture.sinks import Batch
 from loopkit.config import Destination, Settings
 from loopkit.export.place import spool_of
 from loopkit.export.reshape import Reshape, service_in, with_resource
+from loopkit.export.sender import Sender, until
 from loopkit.export.spool import Waiting
 from loopkit.export.statements import Shown, encode_statement, statement_values
 from loopkit.export.transport import NotNow, Refused, Transport, transport_to
@@ -34,7 +32,7 @@ _OTHERS_POLL = 0.5
 """Seconds between looks while another process delivers."""
 
 
-class OtlpSink:
+class OtlpSink(Sender[Transport]):
     """One destination."""
 
     def __init__(
@@ -50,7 +48,6 @@ class OtlpSink:
 
         Raises `InvalidSetting` or `OSError` for a spool that can't be.
         """
-        self.destination = destination
         self._shown = Shown(destination, settings)
         self._reshape = Reshape(destination, settings.limits, settings.service, settings.store or settings.home)
         self._resource = resource
@@ -63,7 +60,7 @@ class OtlpSink:
         """Spans, since this process started."""
         self.seconds = 0.0
         """Processor time of its own thread."""
-        self._start_fresh()
+        super().__init__(destination, "loopkit-otlp")
         if any(self.spool.waiting()):
             self._wake()  # what an earlier process left
 
@@ -102,12 +99,7 @@ class OtlpSink:
 
     def _statement(self, event: Feedback, places: Mapping[str, Place]) -> bytes:
         place = places.get(event.id)
-        values = statement_values(self._shown(event, near=place is not None and not place.content))
-        return (
-            encode_statement(event, values)
-            if place is None
-            else encode_statement(event, values, place.trace_id, place.span_id)
-        )
+        return encode_statement(event, statement_values(self._shown.placed(event, place)), place)
 
     def sync(self) -> None:
         """See `Sink.sync`."""
@@ -142,24 +134,8 @@ class OtlpSink:
         deadline = time.monotonic() + timeout
         if self._thread is not None:
             self.drained(timeout)
-        self._stop.set()
-        self._work.set()
-        if self._thread is not None:
-            self._thread.join(max(deadline - time.monotonic(), 0.0) + _POLL)
+        self._end(until(deadline) + _POLL)
         self.spool.close()
-
-    @contextmanager
-    def paused(self) -> Generator[None]:
-        """Nothing is sent meanwhile, so that what waits can be rewritten."""
-        self._stop.set()
-        self._work.set()
-        if self._thread is not None:
-            self._thread.join(self.destination.timeout + _OTHERS_POLL)
-        try:
-            yield
-        finally:
-            self._start_fresh()
-            self._wake()
 
     def after_fork(self) -> None:
         """See `Sink.after_fork`."""
@@ -167,61 +143,40 @@ class OtlpSink:
         self._start_fresh()
 
     def _start_fresh(self) -> None:
+        super()._start_fresh()
         self._encoded_resource = self._resource()
-        self._stop = threading.Event()
-        self._work = threading.Event()
-        self._thread: threading.Thread | None = None
 
-    def _wake(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            thread = threading.Thread(target=self._run, name="loopkit-otlp", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the interpreter is ending: the batch is in the spool, and the next start delivers it
-                return
-            self._thread = thread
-        self._work.set()
+    def _connected(self) -> Transport:
+        return transport_to(self.destination, self._http)
 
-    def _run(self) -> None:
-        # Instrumentation of httpx or gRPC must not see our own sending as the application's work; the SDK's own
-        # exporters say so with the same key.
-        suppress = otel_context._SUPPRESS_INSTRUMENTATION_KEY  # pyright: ignore[reportPrivateUsage]
-        otel_context.attach(otel_context.set_value(suppress, True))
-        try:
-            transport = transport_to(self.destination, self._http)
-        except Exception as error:  # noqa: BLE001  # say, a file with certificates that has gone since init()
-            _host.report(f"connecting to {self.destination.endpoint}", error)
-            return  # the next batch tries again
-        try:
-            while not self._stop.is_set():
-                self._work.wait()
-                self._work.clear()
-                done = False
-                with _host.Shielded("delivering spans"):
-                    self._drain(transport)
-                    done = True
-                if not done:  # a full disk, say: it may pass
-                    self._stop.wait(_OTHERS_POLL)
-                    self._work.set()
-        finally:
-            transport.close()
+    def _send_all(self, client: Transport, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self._work.wait()
+            self._work.clear()
+            done = False
+            with _host.Shielded("delivering spans"):
+                self._drain(client, stop)
+                done = True
+            if not done:  # a full disk, say: it may pass
+                stop.wait(_OTHERS_POLL)
+                self._work.set()
 
-    def _drain(self, transport: Transport) -> None:
+    def _drain(self, transport: Transport, stop: threading.Event) -> None:
         """Deliver until nothing waits, or somebody else is delivering it."""
-        while not self._stop.is_set():
+        while not stop.is_set():
             with self.spool.held() as ours:
                 if ours:
-                    self._deliver_all(transport)
+                    self._deliver_all(transport, stop)
                     return
             if not any(self.spool.waiting()):
                 return
-            self._stop.wait(_OTHERS_POLL)
+            stop.wait(_OTHERS_POLL)
 
-    def _deliver_all(self, transport: Transport) -> None:
-        while not self._stop.is_set():
+    def _deliver_all(self, transport: Transport, stop: threading.Event) -> None:
+        while not stop.is_set():
             delivered, began = 0, time.thread_time()
             for batch in self.spool.waiting():
-                if self._stop.is_set() or not self._deliver(transport, batch):
+                if stop.is_set() or not self._deliver(transport, batch, stop):
                     return
                 delivered += 1
             self.seconds += time.thread_time() - began
@@ -229,15 +184,15 @@ class OtlpSink:
                 self.spool.sweep()
                 return
 
-    def _deliver(self, transport: Transport, batch: Waiting) -> bool:
+    def _deliver(self, transport: Transport, batch: Waiting, stop: threading.Event) -> bool:
         """Send one batch until it is acknowledged or refused for good, waiting longer each time; False when stopped."""
         from tenacity import Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set
 
         retrying = Retrying(
             retry=retry_if_exception_type(NotNow),
             wait=_wait,
-            stop=stop_when_event_set(self._stop),
-            sleep=sleep_using_event(self._stop),
+            stop=stop_when_event_set(stop),
+            sleep=sleep_using_event(stop),
             before_sleep=lambda state: self._say_unreachable(state.outcome.exception() if state.outcome else None),
             reraise=True,
         )

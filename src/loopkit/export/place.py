@@ -37,8 +37,7 @@ def spool_of(home: Path, destination: Destination) -> Spool:
 
     Raises `InvalidSetting` for a place that is a file.
     """
-    place = destination.endpoint if destination.name is None else f"{destination.endpoint} {destination.name}"
-    directory = home / "spool" / hashlib.sha256(place.encode()).hexdigest()[:16]
+    directory = home / "spool" / hashlib.sha256(destination.place.encode()).hexdigest()[:16]
     draw = random.SystemRandom().random
     try:
         spool = DiskSpool(

@@ -14,6 +14,7 @@ from typing import Any, Final
 from loopkit import _host
 from loopkit._ids import is_span_id
 from loopkit._pseudonyms import pseudonym
+from loopkit.capture.places import Place
 from loopkit.config import Destination, Settings
 from loopkit.types import Feedback, Span, split_target
 from loopkit.wire import names
@@ -24,9 +25,7 @@ EVENT: Final = "gen_ai.evaluation.result"
 _NAME: Final = "feedback "
 
 
-def encode_statement(
-    event: Feedback, values: Mapping[str, Any], trace_id: int | None = None, parent_id: int | None = None
-) -> bytes:
+def encode_statement(event: Feedback, values: Mapping[str, Any], place: Place | None) -> bytes:
     """A span of no length for the event, below the one that it is about; of a trace of its own where that isn't known.
 
     The same event gives the same bytes.
@@ -34,9 +33,9 @@ def encode_statement(
     made = hashlib.blake2b(event.id.encode("utf-8", "replace"), digest_size=24).digest()
     at = min(event.at, event.arrived_at)
     span = Span(
-        trace_id=f"{int.from_bytes(made[:16], 'big') if trace_id is None else trace_id:032x}",
+        trace_id=f"{int.from_bytes(made[:16], 'big') if place is None else place.trace_id:032x}",
         span_id=made[16:].hex(),
-        parent_id=None if parent_id is None else f"{parent_id:016x}",
+        parent_id=None if place is None or place.span_id is None else f"{place.span_id:016x}",
         name=f"{_NAME}{event.name}",
         kind="evaluation",
         started_at=at,
@@ -77,6 +76,10 @@ class Shown:
         is_listed = declared is not None and event.value in declared.range  # what a declared signal lists is no words
         value = event.value if is_listed or not isinstance(event.value, str) else None
         return replace(event, value=value, correction=None, comment=None, reason=None, metadata={})
+
+    def placed(self, event: Feedback, place: Place | None) -> Feedback:
+        """The event as it may go there, by what is known of its span in this process."""
+        return self(event, near=place is not None and not place.content)
 
     @property
     def asks_spans(self) -> bool:

@@ -1,1 +1,1 @@
-"""How it is going: figures by segment, failures, and the report."""
+"""How it is going, and what is done with what was recorded: figures, the report, sensing, telling, forgetting."""

@@ -9,21 +9,19 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from opentelemetry import context as otel_context
-
 from loopkit import _host
 from loopkit._ids import Clock, is_span_id
-from loopkit._json import canonical, to_dict
+from loopkit._json import as_text, canonical, to_dict
 from loopkit.capture.sinks import Batch
 from loopkit.config import Destination, Settings
 from loopkit.errors import StoreUnusable
 from loopkit.export.apis import Api, Missing, Statement, statement_id
+from loopkit.export.sender import Sender, until
 from loopkit.export.statements import Shown
 from loopkit.export.transport import NotNow, Refused
 from loopkit.signals.calls import corrects
@@ -43,25 +41,24 @@ _AGAIN_SECONDS: Final = 60.0
 _FIRST_WAIT: Final = 0.25
 _LONGEST_WAIT: Final = 3600.0
 _MOST_TRIES: Final = 16
-_APPEND_SECONDS: Final = 1.0
-"""That it waits for others who write to the store."""
 
 
-class OutboxSink:
+class OutboxSink(Sender[Api]):
     """One destination's, on a thread of its own."""
 
     durable = None
     """The log is the store's."""
 
-    def __init__(self, destination: Destination, settings: Settings, clock: Clock, transport: Any = None) -> None:
-        """Raises `StoreUnusable`. `transport` replaces httpx's."""
-        self._destination = destination
-        self._name = destination.endpoint if destination.name is None else f"{destination.endpoint} {destination.name}"
+    def __init__(
+        self, destination: Destination, settings: Settings, store: Store, clock: Clock, transport: Any = None
+    ) -> None:
+        """The store is its own to close. Raises `StoreUnusable`. `transport` replaces httpx's."""
+        self._name = destination.place
         self._shown = Shown(destination, settings)
         self._service = settings.service
         self._transport = transport
         self._clock = clock
-        self._store = Store(settings.store or settings.home, clock=clock, busy_seconds=_APPEND_SECONDS)
+        self._store = store
         self._outbox = Outbox(self._store, self._name, clock.now)
         self.lost = 0
         """Nothing ever is: what is refused stays in the outbox, with the reason."""
@@ -69,7 +66,7 @@ class OutboxSink:
         """The backend wants to be left alone until then, by the monotonic clock."""
         self._look_for_unknown_at = 0.0
         self._between_looks = _LOOK_SECONDS
-        self._start_fresh()
+        super().__init__(destination, "loopkit-outbox")
         self._wake()
 
     def accept(self, batch: Batch) -> None:
@@ -84,7 +81,7 @@ class OutboxSink:
         """See `Drainable.drained`: True when it has been told of everything that is known, but what it refused."""
         deadline = time.monotonic() + timeout
         while True:
-            asked = self._wake()
+            asked = self._ask()
             while self._looked < asked:
                 if time.monotonic() >= deadline:
                     return False
@@ -100,66 +97,35 @@ class OutboxSink:
         deadline = time.monotonic() + timeout
         if self._thread is not None:
             self.drained(timeout)
-        self._stop.set()
-        self._work.set()
-        if self._thread is not None:
-            self._thread.join(max(deadline - time.monotonic(), 0.0) + _POLL)
-        if self._thread is None or not self._thread.is_alive():
+        if self._end(until(deadline) + _POLL):
             self._store.close()
-
-    @contextmanager
-    def paused(self) -> Generator[None]:
-        """Nothing is told meanwhile."""
-        self._stop.set()
-        self._work.set()
-        if self._thread is not None:
-            self._thread.join(self._destination.timeout + _POLL)
-        try:
-            yield
-        finally:
-            self._start_fresh()
-            self._wake()
 
     def after_fork(self) -> None:
         """See `Sink.after_fork`."""
         self._start_fresh()
 
     def _start_fresh(self) -> None:
-        self._stop = threading.Event()
-        self._work = threading.Event()
+        super()._start_fresh()
         self._asked = self._looked = 0
         self._pending = 0
-        self._thread: threading.Thread | None = None
 
-    def _wake(self) -> int:
+    def _ask(self) -> int:
         """Have it look. Gives how often it has been asked to: it has looked since when `_looked` is as much."""
         self._asked += 1
-        self._work.set()
-        if self._thread is None or not self._thread.is_alive():
-            thread = threading.Thread(target=self._run, args=(self._stop,), name="loopkit-outbox", daemon=True)
-            with suppress(RuntimeError):  # the interpreter is ending: the next process tells
-                thread.start()
-                self._thread = thread
+        self._wake()
         return self._asked
 
-    def _run(self, stop: threading.Event) -> None:
-        suppressed = otel_context._SUPPRESS_INSTRUMENTATION_KEY  # pyright: ignore[reportPrivateUsage]
-        otel_context.attach(otel_context.set_value(suppressed, True))
-        try:
-            api = Api(self._destination, self._service, self._transport)
-        except Exception as error:  # noqa: BLE001  # say, a file with certificates that has gone since init()
-            _host.report(f"connecting to {self._name}", error)
-            return  # the next event tries again
-        try:
-            while not stop.is_set():
-                self._work.clear()
-                asked, wait = self._asked, _LOOK_SECONDS
-                with _host.Shielded("telling of feedback"):
-                    wait = self._tell_all(api, stop)
-                self._looked = asked
-                self._work.wait(wait)
-        finally:
-            api.close()
+    def _connected(self) -> Api:
+        return Api(self.destination, self._service, self._transport)
+
+    def _send_all(self, client: Api, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self._work.clear()
+            asked, wait = self._asked, _LOOK_SECONDS
+            with _host.Shielded("telling of feedback"):
+                wait = self._tell_all(client, stop)
+            self._looked = asked
+            self._work.wait(wait)
 
     def _tell_all(self, api: Api, stop: threading.Event) -> float:
         """Tell of everything that it is time for. Gives the seconds until there is more to be done."""
@@ -239,17 +205,16 @@ class OutboxSink:
     def _changes(self, due: Due) -> list[tuple[Statement, Callable[[], None]]] | None:
         """What this destination has to be told of a target, each with what is to be noted afterwards; None where nobody
         knows what the target stands for."""
-        said = said_about(self._store, due.target)
+        said, names = said_about(self._store, due.target)
         targets = {id(event): target for event, target in said}
-        known = [(event, target) for event, target in said if is_known(split_target(target)[0])]
-        if said and not known:
+        if said and not any(is_known(split_target(target)[0]) for _, target in said):
             return None
-        state = fold((event for event, _ in known), lambda event: targets[id(event)])
-        before = self._outbox.told_of(due.target)
+        state = fold((event for event, _ in said), lambda event: targets[id(event)])
+        before = self._outbox.told_of(names)
         changes: list[tuple[Statement, Callable[[], None]]] = []
         here: set[str] = set()
         for slot, event in state.current.items():
-            statement = self._statement(slot[0], event)
+            statement = self._statement(slot[0], event) if is_known(split_target(slot[0])[0]) else None
             if statement is None:
                 continue
             here.add(statement.id)
@@ -270,8 +235,7 @@ class OutboxSink:
             return None
         said = event
         if event.correction is not None and not corrects(event):  # no right answer until somebody accepts it
-            words = event.correction if isinstance(event.correction, str) else canonical(event.correction)
-            said = replace(event, correction=None, comment=event.comment or words)
+            said = replace(event, correction=None, comment=event.comment or as_text(event.correction))
         shown = self._shown(said, span=span)
         id = statement_id(target, event.name, event.by, event.source)
         return Statement(id, shown, self._shown.target(target), holds=True)

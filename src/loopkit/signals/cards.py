@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from loopkit._json import from_dict, to_dict
 from loopkit.signals.calls import goodness, judges, outcome
-from loopkit.signals.rewards import VERSION
+from loopkit.signals.rewards import MARKS, VERSION
 from loopkit.statistics.paired import effective_size, wilson
 from loopkit.statistics.ranking import area
 from loopkit.types import Feedback, Span
@@ -108,7 +108,7 @@ def calibrations(task: str, calls: Sequence[Call]) -> list[Calibration]:
 def _card(name: str, task: str, calls: Sequence[Call]) -> Calibration:
     seen = [_score(name, call) for call in calls]
     # of what is graded nothing is known where it isn't; of what only happens, that it did not
-    known = [(call, score) for call, score in zip(calls, seen, strict=True) if score is not None or name in _MARKS]
+    known = [(call, score) for call, score in zip(calls, seen, strict=True) if score is not None or name in MARKS]
     volumes = Counter(call.span.user_id for call, _ in known)
     names = _bins_of(name, [score for _, score in known])
     strata = [(bin, _volume(call, volumes)) for bin, (call, _) in zip(names, known, strict=True)]
@@ -122,10 +122,7 @@ def _card(name: str, task: str, calls: Sequence[Call]) -> Calibration:
     found = area(picked, good, weights=weighed, groups=groups)
     raw = area(picked, good)
     pairs = sum(known[i][1] is not None for i in labelled)
-    rarer = min(
-        len({group for group, is_good in zip(groups, good, strict=True) if is_good is side}) for side in (True, False)
-    )
-    why_not = _why_not(pairs, rarer, found.low)
+    why_not = _why_not(pairs, _users_of_the_rarer(groups, good), found.low)
     return Calibration(
         signal=name,
         task=task,
@@ -142,6 +139,12 @@ def _card(name: str, task: str, calls: Sequence[Call]) -> Calibration:
         trains=why_not is None,
         why_not=why_not,
     )
+
+
+def _users_of_the_rarer(groups: Sequence[str], good: Sequence[bool]) -> int:
+    """Who met the verdict that fewer met."""
+    met = set(zip(groups, good, strict=True))
+    return min(sum(is_good is side for _, is_good in met) for side in (True, False))
 
 
 def _why_not(pairs: int, rarer: int, low: float) -> str | None:
@@ -161,35 +164,30 @@ def _is_shown(event: Feedback) -> bool:
 def _value(event: Feedback) -> float | None:
     """What it shows, the more the better: from 0 to 1 by the table, else the number itself."""
     good = goodness(event)
-    if good is None and isinstance(event.value, (bool, float)) and event.name not in _MARKS:
-        return float(event.value)
-    return good
-
-
-_MARKS: Final = frozenset(("copied", "regenerated", "stopped", "rephrased", "contradicted", "abandoned"))
-"""They happen, or they don't."""
+    if good is not None:
+        return good
+    if event.name in MARKS:  # worth nothing by the table, since it may mean either
+        return 0.0 if event.value is True else None
+    return float(event.value) if isinstance(event.value, (bool, float)) else None
 
 
 def _score(name: str, call: Call) -> float | None:
-    if name == "abandoned":  # worth nothing by the table: it may mean either
-        return 0.0 if any(event.name == name and event.value is True for event in call.events) else None
     values = [value for event in call.events if event.name == name and (value := _value(event)) is not None]
     return values[-1] if values else None
 
 
 def _bins_of(name: str, scores: Sequence[float | None]) -> list[str]:
     """By score the bin that it belongs in: seen or not, parts of 0 to 1, else quarters of what there is."""
-    if name in _MARKS:
+    if name in MARKS:
         return ["not seen" if score is None else "seen" for score in scores]
     known = sorted(score for score in scores if score is not None)
-    edges = list(_BINS)
-    if known and not 0 <= known[0] <= known[-1] <= 1:
-        edges = sorted({known[len(known) * n // 4] for n in (1, 2, 3)})
-    low, high = (0.0, 1.0) if edges == list(_BINS) else (known[0], known[-1])
-    whole = (low, *edges, high)
+    if 0 <= known[0] <= known[-1] <= 1:
+        whole: tuple[float, ...] = (0.0, *_BINS, 1.0)
+    else:
+        whole = (known[0], *sorted({known[len(known) * n // 4] for n in (1, 2, 3)}), known[-1])
     found: list[str] = []
     for score in scores:
-        index = sum((score or 0.0) >= edge for edge in edges)
+        index = sum((score or 0.0) >= edge for edge in whole[1:-1])
         found.append(f"{whole[index]:g} to {whole[index + 1]:g}")
     return found
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
-from loopkit._json import canonical
+from loopkit._json import as_text
 from loopkit.errors import InvalidInput
 from loopkit.types import Feedback, Span
 
@@ -46,8 +46,8 @@ def credits(
     elif method == "decay":
         parts = [_DECAY ** (len(steps) - 1 - index) for index in range(len(steps))]
     else:
-        seen = _words(_text(steps[-1].output) if shown is None else shown)
-        parts = [float(_reached(_words(_text(step.output)), seen)) for step in steps]
+        seen = _words(as_text(steps[-1].output) if shown is None else shown)
+        parts = [float(_reached(_words(as_text(step.output)), seen)) for step in steps]
     total = sum(parts)
     return [part / total for part in parts] if total else last
 
@@ -69,10 +69,10 @@ class FirstWrongStep:
     def __call__(self, steps: Sequence[Span], event: Feedback) -> int | None:
         """The step it names; None where it names none of them."""
         told = "\n\n".join(
-            f"Step {number}\nin: {_text(step.input)[: self.longest]}\nout: {_text(step.output)[: self.longest]}"
+            f"Step {number}\nin: {as_text(step.input)[: self.longest]}\nout: {as_text(step.output)[: self.longest]}"
             for number, step in enumerate(steps, start=1)
         )
-        said = _text(event.comment or event.correction or event.value)
+        said = as_text(event.comment or event.correction or event.value)
         prompt = (
             "Below are the steps of one piece of work, in order, and what was said of the result "
             f"({event.name}: {said}).\n"
@@ -82,10 +82,6 @@ class FirstWrongStep:
         found = re.search(r"\d+", self.ask(prompt))
         number = int(found[0]) if found else 0
         return number - 1 if 1 <= number <= len(steps) else None
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else canonical(value)
 
 
 def _words(text: str) -> list[str]:

@@ -71,6 +71,10 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
 """By signal. Dwelling and leaving may mean either: they are recorded, and are worth nothing by themselves."""
 
 
+MARKS: Final = frozenset(("copied", "regenerated", "stopped", "rephrased", "contradicted", "abandoned"))
+"""Of these signals those that happen, or don't."""
+
+
 def reward_of(event: Feedback) -> Reward | None:
     """What an event is worth by the table; None where it says nothing of quality.
 

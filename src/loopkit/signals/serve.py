@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -23,7 +25,27 @@ def feedback_event(token: str) -> str:
     return f"event: loopkit-feedback\ndata: {token}\n\n"
 
 
-class FeedbackApp:
+class _Mounted:
+    """What both have: the endpoint, and where it stands."""
+
+    def __init__(
+        self,
+        app: Any = None,
+        *,
+        path: str = "",
+        per_minute: int = 120,
+        per_address: int = 1200,
+        secrets: Sequence[str] | None = None,
+    ) -> None:
+        check_keys()
+        self._endpoint = Endpoint(None if secrets is None else keys(secrets), per_minute, per_address)
+        self._app = app
+        self._path = path.rstrip("/")
+        if app is not None and not self._path:
+            raise InvalidSetting("the feedback app stands before another and has no path: give path='/loop'")
+
+
+class FeedbackApp(_Mounted):
     """ASGI app that takes feedback from browsers: `app.mount("/loop", web.FeedbackApp())`.
 
     `POST /f` takes one event, `POST /f/batch` a list (`navigator.sendBeacon`), `GET /f/TOKEN?n=thumbs&v=true` shows a
@@ -38,19 +60,9 @@ class FeedbackApp:
     Raises `InvalidSetting` for keys that are too short, or an app without a path.
     """
 
-    def __init__(
-        self,
-        app: Any = None,
-        *,
-        path: str = "",
-        per_minute: int = 120,
-        per_address: int = 1200,
-        secrets: Sequence[str] | None = None,
-    ) -> None:
-        self._endpoint = _endpoint(secrets, per_minute, per_address)
-        self._app = app
-        self._path = _path(app, path)
-        self._appended = _Appended()
+    @cached_property
+    def _appended(self) -> _Appended:
+        return _Appended()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         """See the ASGI specification."""
@@ -70,27 +82,14 @@ class FeedbackApp:
         if body is None:
             await _send(send, refusal("too_large", asked))
             return
-        reply = self._endpoint.answer(_with(asked, body))
+        reply = self._endpoint.answer(replace(asked, body=body))
         if reply.wrote:
             reply = _kept(reply, await self._appended.wait())
         await _send(send, reply, is_head=asked.method == "HEAD")
 
 
-class FeedbackWsgiApp:
+class FeedbackWsgiApp(_Mounted):
     """The same for WSGI: `app.wsgi_app = web.FeedbackWsgiApp(app.wsgi_app, path="/loop")`."""
-
-    def __init__(
-        self,
-        app: Any = None,
-        *,
-        path: str = "",
-        per_minute: int = 120,
-        per_address: int = 1200,
-        secrets: Sequence[str] | None = None,
-    ) -> None:
-        self._endpoint = _endpoint(secrets, per_minute, per_address)
-        self._app = app
-        self._path = _path(app, path)
 
     def __call__(self, environ: MutableMapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """See PEP 3333."""
@@ -103,7 +102,7 @@ class FeedbackWsgiApp:
             environ.get("REMOTE_ADDR", ""),
         )  # fmt: skip
         body = _wsgi_body(environ, _most(asked.path))
-        reply = refusal(body, asked) if isinstance(body, str) else self._endpoint.answer(_with(asked, body))
+        reply = refusal(body, asked) if isinstance(body, str) else self._endpoint.answer(replace(asked, body=body))
         if reply.wrote:
             recorder = slot.recorder
             reply = _kept(reply, recorder is not None and recorder.worker.flush(_FLUSH_SECONDS))
@@ -162,17 +161,6 @@ def _under(whole: str, path: str) -> str | None:
     return whole[len(path) :] if whole.startswith(f"{path}/") else None
 
 
-def _path(app: Any, path: str) -> str:
-    if app is not None and not path.strip("/"):
-        raise InvalidSetting("the feedback app stands before another and has no path: give path='/loop'")
-    return path.rstrip("/")
-
-
-def _endpoint(secrets: Sequence[str] | None, per_minute: int, per_address: int) -> Endpoint:
-    check_keys()
-    return Endpoint(None if secrets is None else keys(secrets), per_minute, per_address)
-
-
 def _wsgi_body(environ: Mapping[str, Any], most: int) -> bytes | str:
     """The whole body, or why it isn't read."""
     stream, length = environ.get("wsgi.input"), str(environ.get("CONTENT_LENGTH") or "").strip()
@@ -209,10 +197,6 @@ async def _send(send: Any, reply: Reply, *, is_head: bool = False) -> None:
     headers.append((b"content-length", str(len(reply.body)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if is_head else reply.body})
-
-
-def _with(asked: Asked, body: bytes) -> Asked:
-    return Asked(asked.method, asked.path, asked.query, asked.origin, asked.client, body)
 
 
 def _text(value: bytes | None) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from loopkit.errors import StoreUnusable
 from loopkit.store.schema import migrate
 
-_BUSY_SECONDS = 10.0
+BUSY_SECONDS = 10.0
 _FORK_SECONDS = 1.0
 
 
@@ -23,7 +23,7 @@ class Database:
     rank = 0
     """Where one is used within another's transaction, the outer one's is lower: a fork stops them in this order."""
 
-    def __init__(self, path: Path, migrations: tuple[str, ...], busy_seconds: float = _BUSY_SECONDS) -> None:
+    def __init__(self, path: Path, migrations: tuple[str, ...], busy_seconds: float = BUSY_SECONDS) -> None:
         """`busy_seconds` is how long one waits for others who write. Raises `StoreUnusable`, with what to do."""
         self.path = path
         self._busy_seconds = busy_seconds

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -180,11 +180,11 @@ class Outbox:
             found: int = connection.execute(query, (self._name,)).fetchone()[0]
         return found
 
-    def told_of(self, target: str) -> dict[str, Told]:
-        """What this destination has been told for the sake of a target, by id."""
+    def told_of(self, names: Iterable[str]) -> dict[str, Told]:
+        """What this destination has been told for the sake of a target, under any of its names, by id."""
         query = "SELECT id, about, facts, hash FROM statement WHERE destination = ? AND target = ?"
         with self._store.reading() as connection:
-            rows = connection.execute(query, (self._name, target)).fetchall()
+            rows = [row for name in names for row in connection.execute(query, (self._name, name)).fetchall()]
         return {id: Told(id, about, json.loads(facts), hash) for id, about, facts, hash in rows}
 
     def has(self, id: str, hash: str) -> bool:
@@ -257,8 +257,8 @@ def is_known(target: str) -> bool:
     return target.startswith(_PLACED) or is_span_id(target)
 
 
-def said_about(store: Store, target: str) -> list[tuple[Feedback, str]]:
-    """All events on what this target stands for, under whatever name it was given, and what each is about.
+def said_about(store: Store, target: str) -> tuple[list[tuple[Feedback, str]], set[str]]:
+    """All events on what this target stands for, each with what it is about, and all names that it has.
 
     Of what is stored as rows already: nothing is read for it that nobody has read yet.
     """
@@ -273,15 +273,15 @@ def said_about(store: Store, target: str) -> list[tuple[Feedback, str]]:
         events = {event.id: event for event in _events(connection, named)}
 
         def meant(event: Feedback) -> str:
-            """A retraction by an event's id is about what that is about."""
+            """A retraction by an event's id is about what that is about; what else is said of an event isn't."""
             seen: set[str] = set()
-            while event.whole.startswith("event:") and event.id not in seen:
+            while event.retracts is not None and event.whole.startswith("event:") and event.id not in seen:
                 seen.add(event.id)
                 event = events.get(event.whole.removeprefix("event:"), event)
             whole = room.resolved(connection, event)
             return whole if event.part is None else f"{whole}#{event.part}"
 
-        return [(event, meant(event)) for event in events.values()]
+        return [(event, meant(event)) for event in events.values()], named
 
 
 def stored_span(store: Store, id: str) -> Span | None:
@@ -292,21 +292,20 @@ def stored_span(store: Store, id: str) -> Span | None:
     return None if row is None else decode_span(*row)
 
 
-def _events(connection: sqlite3.Connection, targets: Iterable[str]) -> list[Feedback]:
+def _events(connection: sqlite3.Connection, targets: Collection[str]) -> list[Feedback]:
     """Those on these targets, and what takes those back or replaces them, wherever it was said."""
     found: dict[str, Feedback] = {}
-    wanted = set(targets)
-    while wanted:
+    ids: Collection[str] = ()
+    against = f"SELECT body FROM feedback WHERE {AGAINST} = ? ORDER BY seq"
+    while targets or ids:
         came: list[Feedback] = []
-        for target in wanted:
+        for target in targets:
             came += events_in(connection.execute("SELECT body FROM feedback WHERE target = ? ORDER BY seq", (target,)))
-        new = {event.id for event in came if event.id not in found}
-        for id in new:
-            query = f"SELECT body FROM feedback WHERE {AGAINST} = ? ORDER BY seq"
-            came += events_in(connection.execute(query, (id,)))
+        for id in ids:
+            came += events_in(connection.execute(against, (id,)))
         fresh = {event.id: event for event in came if event.id not in found}
         found |= fresh
-        wanted = {f"event:{id}" for id in fresh}
+        ids, targets = fresh, {f"event:{id}" for id in fresh}
     return list(found.values())
 
 

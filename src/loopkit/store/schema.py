@@ -95,9 +95,9 @@ MIGRATIONS = (
     f"""
     CREATE TABLE told (destination TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE untold (
-        destination TEXT NOT NULL, target TEXT NOT NULL, seq INTEGER NOT NULL, since INTEGER NOT NULL, due INTEGER NOT
-        NULL, state TEXT NOT NULL DEFAULT 'due', leased_until INTEGER NOT NULL DEFAULT 0, tries INTEGER NOT NULL DEFAULT
-        0, reason TEXT, PRIMARY KEY (destination, target)
+        destination TEXT NOT NULL, target TEXT NOT NULL, seq INTEGER NOT NULL, since INTEGER NOT NULL,
+        due INTEGER NOT NULL, state TEXT NOT NULL DEFAULT 'due', leased_until INTEGER NOT NULL DEFAULT 0,
+        tries INTEGER NOT NULL DEFAULT 0, reason TEXT, PRIMARY KEY (destination, target)
     ) WITHOUT ROWID;
     CREATE TABLE statement (
         destination TEXT NOT NULL, id TEXT NOT NULL, target TEXT NOT NULL, about TEXT NOT NULL, facts TEXT NOT NULL,

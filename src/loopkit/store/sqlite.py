@@ -25,7 +25,7 @@ from loopkit.config import STORE_BYTES, STORE_DAYS
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.store import room
 from loopkit.store.beside import Beside
-from loopkit.store.database import Database, begun
+from loopkit.store.database import BUSY_SECONDS, Database, begun
 from loopkit.store.schema import MIGRATIONS, SPAN_ID
 from loopkit.types import Feedback, Span, split_target
 from loopkit.wire.decode import decode_request, decode_span
@@ -49,7 +49,7 @@ class Store(Database):
         *,
         before_read: Callable[[], object] | None = None,
         clock: Clock | None = None,
-        busy_seconds: float = 10.0,
+        busy_seconds: float = BUSY_SECONDS,
     ) -> None:
         self.directory = Path(directory).absolute()
         self._before_read = before_read
