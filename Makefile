@@ -1,6 +1,7 @@
 # The verbs that people and CI use. `make` alone lists them.
 VENV ?= .venv
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -9,7 +10,7 @@ READY := $(VENV)/.ready
 help:
 	@echo "make setup         a virtual environment with everything that development needs"
 	@echo "make demo          the whole loop on a real model (about six minutes after set-up)"
-	@echo "make test          the tests, in a few minutes"
+	@echo "make test          the tests, in a few minutes (WORKERS=2 processes)"
 	@echo "make test-all      the slow ones too: the real model through the whole demo, real backends"
 	@echo "make test-litellm  litellm, LlamaIndex and DSPy, in an environment of their own"
 	@echo "make test-pythons  the tests on every Python from 3.10 to 3.13 that is installed"
@@ -32,7 +33,7 @@ demo: $(READY)
 	$(BIN)/loopkit demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 test-all: $(READY)
 	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest $(ARGS)

@@ -16,6 +16,7 @@ PARTS = {
     "rate": "5,000 calls a second",
     "clients": "A call of the OpenAI client",
     "feedback": "Feedback",
+    "guarding": "A guarded call",
     "start": "Starting",
     "memory": "Memory",
     "peers": "Others",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from loopkit.capture.logs import LogIds as LogIds
     from loopkit.capture.patching import instrument as instrument
     from loopkit.capture.patching import uninstrument as uninstrument
+    from loopkit.capture.retrieved import RetrievedContext as RetrievedContext
     from loopkit.capture.told import record_model_call as record_model_call
     from loopkit.config import Destination as Destination
     from loopkit.config import Limits as Limits
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from loopkit.deploy.rollout import Rollout as Rollout
     from loopkit.deploy.trail import lineage as lineage
     from loopkit.errors import Blocked as Blocked
+    from loopkit.errors import Held as Held
     from loopkit.errors import LoopkitError as LoopkitError
     from loopkit.evals.experiment import evaluate as evaluate
     from loopkit.evals.scoring import evaluator as evaluator
@@ -105,6 +107,7 @@ _HOMES = {
         "instrument",
         "uninstrument",
     ),
+    "capture.retrieved": ("RetrievedContext",),
     "capture.told": ("record_model_call",),
     "capture.decorator": (
         "current_span",
@@ -123,6 +126,7 @@ _HOMES = {
     "deploy.trail": ("lineage",),
     "errors": (
         "Blocked",
+        "Held",
         "LoopkitError",
     ),
     "evals.experiment": ("evaluate",),

@@ -9,6 +9,7 @@
     ├── StoreUnusable        (OSError)       the local store can't be opened or read: the message says what to do
     ├── Unguarded                            a guard could not see a call or an answer, which goes no further
     └── Blocked                              a guard stopped the call: `verdict` says which check, where and why
+        └── Held                             it waits for somebody's approval
 
 Recording never raises any of these into the host application; only explicit calls do.
 A provider's own exceptions pass through untouched.
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Blocked",
+    "Held",
     "InvalidInput",
     "InvalidSetting",
     "LoopkitError",
@@ -74,5 +76,13 @@ class Blocked(LoopkitError):
     """
 
     def __init__(self, verdict: Verdict) -> None:
-        super().__init__(f"blocked by {verdict.check!r} at {verdict.stage}: {verdict.reason}")
+        super().__init__(f"{self._done} by {verdict.check!r} at {verdict.stage}: {verdict.reason}")
         self.verdict = verdict
+
+    _done = "blocked"
+
+
+class Held(Blocked):
+    """A guard holds this call back until somebody has looked at it: say so, and ask again when they have."""
+
+    _done = "held"

@@ -24,6 +24,7 @@ __all__ = [
     "Score",
     "Span",
     "SpanError",
+    "Stage",
     "Usage",
     "Variant",
     "Verdict",
@@ -37,6 +38,9 @@ Kind = Literal["task", "llm", "tool", "retrieval", "embedding", "agent", "guardr
 
 Source = Literal["user", "reviewer", "code", "judge", "guardrail", "system"]
 """Who or what made a statement."""
+
+Stage = Literal["input", "output", "tool_call", "tool_result"]
+"""Where a guard looks: at what a model is asked, at what it says, at what it has tools do, at what they give."""
 
 CorrectionStatus = Literal["proposed", "accepted", "rejected"]
 
@@ -348,10 +352,14 @@ class Score:
 class Verdict:
     """What a guard's check decided about one text."""
 
-    action: Literal["allow", "flag", "redact", "block"]
+    action: Literal["allow", "flag", "redact", "replace", "retry", "hold", "block"]
     check: str
-    stage: Literal["input", "output"]
+    stage: Stage
     reason: str = ""
     score: float | None = None
     text: str | None = None
-    """With "redact": the text to go on with."""
+    """With "redact" and "replace": the text to go on with; with "retry" what the model is told."""
+    mode: Literal["enforce", "shadow", "after"] = "enforce"
+    """Whether it was acted on, or only recorded: by a check on trial, or by one that looks when all is over."""
+    failed: bool = False
+    """Whether the check itself failed, and this is what it means that it did."""

@@ -1,17 +1,24 @@
 """Interceptors: what may look at a call, change it, answer it, repeat it or stop it.
 
-An interceptor is a plain generator and has no colour; the two drivers below do the waiting, as httpx's clients
-do for its authentication flows. Guards and routers are interceptors, and so are users' own plugins.
+An interceptor is a plain generator and has no colour: what it wants to be done it yields, and a driver does the waiting
+(`loopkit.capture.drive`), as httpx's clients do for its authentication flows. Guards and routers are interceptors, and
+so are users' own plugins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeAlias
 
-from loopkit.capture.dialects._content import changed_texts, mapping, texts_in
+from loopkit import _host
+from loopkit.capture.breaker import Breaker
+from loopkit.capture.dialects._content import Change, Listener, Said, changed_texts, mapping
 from loopkit.capture.dialects._protocol import Dialect
+from loopkit.errors import LoopkitError
+from loopkit.types import Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +30,20 @@ class Call:
     dialect: Dialect | None = None
     """None for a decorated function."""
     stream: bool = False
+    kind: Kind = "llm"
+    """Of the span."""
+    name: str | None = None
+    """Of the function."""
 
-    def input_texts(self) -> list[str]:
-        """What the model or function is about to read."""
-        return texts_in(self.with_input)
+    def asks(self) -> list[Said]:
+        """The texts that the model or function is about to read, each with what it is."""
+        return _listened(self.with_input)
+
+    def says(self, result: Any) -> list[Said]:
+        """The texts that came back, each with what it is."""
+        if self.dialect is not None:
+            return _listened(partial(self.dialect.hear, result))
+        return _listened(partial(changed_texts, result))
 
     def with_input(self, change: Callable[[str], str]) -> Call:
         """The call with those texts changed."""
@@ -34,11 +51,19 @@ class Call:
             return replace(self, request=self.dialect.with_input(self.request, change))
         return replace(self, request=changed_texts(dict(self.request), change))
 
-    def output_texts(self, result: Any) -> list[str]:
-        """What came back, as texts."""
-        if self.dialect is not None:
-            return self.dialect.output_texts(result)
-        return texts_in(lambda change: changed_texts(result, change))
+    def told(self, message: str, said: Iterable[Said]) -> Call:
+        """The call once more, after the model was told what was wrong with what it said; a function is told nothing."""
+        if self.dialect is None:
+            return self
+        words = "".join(each.text for each in said if each.of == "words")
+        with_turns = getattr(self.dialect, "with_turns", None)
+        if with_turns is not None:
+            turns = [*([("assistant", words)] if words else []), ("user", message)]
+            return replace(self, request=with_turns(self.request, turns))
+        places = self.asks()
+        last = len(places) - 1
+        count = iter(range(len(places)))
+        return self.with_input(lambda text: f"{text}\n\n{message}" if next(count) == last else text)
 
     def with_output(self, result: Any, change: Callable[[str], str]) -> Any:
         """The result with those texts changed."""
@@ -47,30 +72,249 @@ class Call:
         return changed_texts(result, change)
 
 
+def _listened(change_all: Callable[[Change], object]) -> list[Said]:
+    found: list[Said] = []
+
+    def hear(said: Said) -> str:
+        found.append(said)
+        return said.text
+
+    change_all(Listener(hear))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Yielded: work to be begun now, beside whatever comes. Given is what `Join` waits for.
+
+    Where the work fails while a call is being made, nobody waits for the call any longer: `Interrupt` is raised where
+    the call was yielded. An async call is cancelled; a sync one ends on its thread.
+    """
+
+    work: Callable[[], Any]
+    timeout: float | None = None
+    """Seconds."""
+    blocks: bool = False
+    """Whether it is no coroutine function, but one that waits by itself: it gets a thread."""
+    is_waited_for: bool = True
+    """Else it goes on when the plan is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Work that was begun."""
+
+    future: Any
+    timeout: float | None = None
+    """Seconds since `began_at`, where the driver itself has to see to it."""
+    began_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Yielded: wait for work. Given is what it gives, or its exception is raised; `TimeoutError` when time is up."""
+
+    running: Running
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Yielded amid long computing: lets others go on in an event loop."""
+
+
+class Interrupt(BaseException):
+    """Work that ran beside a call has failed, so the call was given up. For who began it: hence no `Exception`."""
+
+    def __init__(self, running: Running, error: BaseException) -> None:
+        super().__init__(error)
+        self.running = running
+        self.error = error
+
+
+Effect: TypeAlias = "Begin | Join | Pause"
+Plan: TypeAlias = "Generator[Call | Effect, Any, Any]"
+Passing: TypeAlias = "Generator[Effect, Any, list[Any]]"
+
+
 class Interceptor(Protocol):
     """Stands around calls. May also have `filter(call) -> Filter | None`, for streams. Provisional.
 
-    With `must_see = False` a call that can't be read is made without it; otherwise it is not made (`Unguarded`).
+    With `must_see = False` a call that can't be read is made without it; otherwise it is not made (`Unguarded`). With
+    `sees_output = True` nobody may ask for an answer in a form in which it can't be read (raw responses). With
+    `on_error = "open"` calls go on without it where it fails itself, and after five failures in a row they do so for
+    half a minute without asking it; otherwise what it raises, the caller gets. Of several the one with the higher
+    `priority` (0 where it has none) is further out: it sees a call before the others do, and its answer after them.
     """
 
-    def around(self, call: Call) -> Generator[Call, Any, Any]:
+    def around(self, call: Call) -> Plan:
         """Yield the call, as it is or altered, to let it go on, and receive its result (or its exception).
 
-        Yield again to make another attempt. Return what the caller is to get; raise to stop.
+        Yield again to make another attempt. Return what the caller is to get; raise to stop. Yield `Begin` and `Join`
+        for what has to be waited for.
         """
         ...
 
 
 class Filter(Protocol):
-    """What an interceptor does to a stream."""
+    """What an interceptor does to a stream. Either method may be a generator too, which yields `Begin` and `Join`."""
 
-    def feed(self, chunk: Any) -> list[Any]:
+    def feed(self, chunk: Any) -> list[Any] | Passing:
         """The chunks that may pass on now."""
         ...
 
-    def end(self) -> list[Any]:
+    def end(self) -> list[Any] | Passing:
         """The rest, when the stream has ended; raise to stop it."""
         ...
+
+
+def chained(interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
+    """In their order, outermost first, each as it is to be treated when it fails."""
+    found = sorted(interceptors, key=lambda each: -getattr(each, "priority", 0))
+    return tuple(Dispensable(each) if getattr(each, "on_error", "closed") == "open" else each for each in found)
+
+
+def compose(interceptors: tuple[Interceptor, ...], call: Call) -> Plan:
+    """The whole chain as one generator: the first interceptor is the outermost."""
+    if not interceptors:
+        return (yield call)
+    steps = interceptors[0].around(call)
+    try:
+        step = next(steps)
+        while True:
+            try:
+                if isinstance(step, Call):
+                    result = yield from compose(interceptors[1:], step)
+                else:
+                    result = yield step
+            except (Exception, Interrupt) as error:  # noqa: BLE001  # this interceptor decides what becomes of it
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as done:
+        return done.value
+
+
+def through(filters: Iterable[Filter], chunks: list[Any]) -> Passing:
+    """Chunks on their way through filters."""
+    for each in filters:
+        passed: list[Any] = []
+        for chunk in chunks:
+            passed += yield from _given(each.feed(chunk))
+        chunks = passed
+    return chunks
+
+
+def ended(filters: tuple[Filter, ...]) -> Passing:
+    """What filters still hold when the stream is over: each one's rest goes through those after it."""
+    rest: list[Any] = []
+    for index, each in enumerate(filters):
+        rest += yield from through(filters[index + 1 :], (yield from _given(each.end())))
+    return rest
+
+
+def _given(made: list[Any] | Passing) -> Passing:
+    return made if isinstance(made, list) else (yield from made)
+
+
+class Dispensable:
+    """An interceptor that calls go on without where it fails."""
+
+    def __init__(self, inner: Interceptor) -> None:
+        self._inner = inner
+        self._name = str(getattr(inner, "name", type(inner).__name__))
+        self._breaker = Breaker()
+        self.must_see: bool = getattr(inner, "must_see", True)
+        self.sees_output: bool = getattr(inner, "sees_output", False)
+
+    def around(self, call: Call) -> Plan:
+        """See `Interceptor.around`. Of what fails after the call, the call's own outcome stands."""
+        if self._breaker.is_open():
+            return (yield call)
+        steps = self._inner.around(call)
+        move: Callable[[], Any] = partial(next, steps)
+        outcome: tuple[Any, BaseException | None] | None = None
+        while True:
+            try:
+                step = move()
+            except StopIteration as done:
+                self._breaker.worked()
+                return done.value
+            except Exception as error:
+                if not self._is_its_own(error) or (outcome is not None and outcome[1] is error):
+                    raise
+                self._failed(error)
+                if outcome is None:
+                    return (yield call)
+                if outcome[1] is not None:
+                    raise outcome[1] from None
+                return outcome[0]
+            try:
+                given = yield step
+            except (Exception, Interrupt) as error:  # noqa: BLE001  # the interceptor decides what becomes of it
+                move = partial(steps.throw, error)
+                outcome = (None, error) if isinstance(step, Call) else outcome
+            else:
+                move = partial(steps.send, given)
+                outcome = (given, None) if isinstance(step, Call) else outcome
+
+    def filter(self, call: Call) -> Filter | None:
+        """See `Interceptor`."""
+        make = getattr(self._inner, "filter", None)
+        if make is None or self._breaker.is_open():
+            return None
+        try:
+            made: Filter | None = make(call)
+        except Exception as error:
+            if not self._is_its_own(error):
+                raise
+            self._failed(error)
+            return None
+        return None if made is None else _DispensableFilter(made, self)
+
+    @staticmethod
+    def _is_its_own(error: Exception) -> bool:
+        """Whether the interceptor has failed: what is raised on purpose is a refusal."""
+        return not isinstance(error, LoopkitError)
+
+    def _failed(self, error: Exception) -> None:
+        self._breaker.failed()
+        _host.warn_once(f"interceptor {self._name}", f"{self._name} failed ({error!r}): calls go on without it")
+
+
+class _DispensableFilter:
+    """Where it fails, what it still held passes, and so does all that comes."""
+
+    def __init__(self, inner: Filter, owner: Dispensable) -> None:
+        self._inner: Filter | None = inner
+        self._owner = owner
+        self._held: deque[Any] = deque()
+
+    def feed(self, chunk: Any) -> list[Any] | Passing:
+        """See `Filter.feed`."""
+        self._held.append(chunk)
+        return self._passed(lambda inner: inner.feed(chunk))
+
+    def end(self) -> list[Any] | Passing:
+        """See `Filter.end`."""
+        return self._passed(lambda inner: inner.end())
+
+    def _passed(self, ask: Callable[[Filter], list[Any] | Passing]) -> Passing:
+        if self._inner is not None:
+            try:
+                passed = yield from _given(ask(self._inner))
+            except Exception as error:
+                if isinstance(error, LoopkitError):
+                    raise
+                self._owner._failed(error)  # pyright: ignore[reportPrivateUsage]
+                self._inner = None
+            else:
+                for _ in passed:
+                    if self._held:
+                        self._held.popleft()
+                return passed
+        rest = list(self._held)
+        self._held.clear()
+        return rest
 
 
 def must_see(interceptors: tuple[Interceptor, ...]) -> bool:
@@ -83,7 +327,7 @@ class IncludeUsage:
 
     must_see = False
 
-    def around(self, call: Call) -> Generator[Call, Any, Any]:
+    def around(self, call: Call) -> Plan:
         """See `Interceptor.around`."""
         name = None if call.dialect is None else call.dialect.name
         if call.stream and name in ("openai.chat", "openai.completions"):
@@ -92,65 +336,3 @@ class IncludeUsage:
                 options = {**asked, "include_usage": True}
                 call = replace(call, request={**call.request, "stream_options": options})
         return (yield call)
-
-
-class _Stopped(Exception):
-    """Carries the function's own StopIteration, which can't be thrown into a generator."""
-
-    def __init__(self, error: StopIteration) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-def drive(interceptors: tuple[Interceptor, ...], call: Call, send: Callable[[Call], Any]) -> Any:
-    """Run the chain around `send`."""
-    plan = _compose(interceptors, call)
-    try:
-        step = next(plan)
-        while True:
-            try:
-                result = send(step)
-            except StopIteration as error:
-                step = plan.throw(_Stopped(error))
-            except Exception as error:  # noqa: BLE001  # the interceptors decide what becomes of it
-                step = plan.throw(error)
-            else:
-                step = plan.send(result)
-    except StopIteration as done:
-        return done.value
-    except _Stopped as stopped:
-        raise stopped.error from None
-
-
-async def adrive(interceptors: tuple[Interceptor, ...], call: Call, send: Callable[[Call], Awaitable[Any]]) -> Any:
-    """`drive`, awaiting `send`."""
-    plan = _compose(interceptors, call)
-    try:
-        step = next(plan)
-        while True:
-            try:
-                result = await send(step)
-            except Exception as error:  # noqa: BLE001  # the interceptors decide what becomes of it
-                step = plan.throw(error)
-            else:
-                step = plan.send(result)
-    except StopIteration as done:
-        return done.value
-
-
-def _compose(interceptors: tuple[Interceptor, ...], call: Call) -> Generator[Call, Any, Any]:
-    """The whole chain as one generator: the first interceptor is the outermost."""
-    if not interceptors:
-        return (yield call)
-    steps = interceptors[0].around(call)
-    try:
-        step = next(steps)
-        while True:
-            try:
-                result = yield from _compose(interceptors[1:], step)
-            except Exception as error:  # noqa: BLE001  # this interceptor decides what becomes of it
-                step = steps.throw(error)
-            else:
-                step = steps.send(result)
-    except StopIteration as done:
-        return done.value

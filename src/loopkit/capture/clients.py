@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from loopkit._plugins import named
-from loopkit.capture.chain import IncludeUsage, Interceptor
+from loopkit.capture.chain import IncludeUsage, Interceptor, chained
 from loopkit.capture.sdks.known import SDKS, sdk_of
 from loopkit.errors import InvalidInput, UnsupportedClient
 
@@ -44,7 +44,7 @@ def wrap(
     check_interceptors(chain)
     with _wrapping:
         if not sdk.is_wrapped(client):
-            sdk.wrap(client, chain, provider)
+            sdk.wrap(client, chained(chain), provider)
         elif chain:
             raise InvalidInput("this client is wrapped already: unwrap() it first, then give wrap() what it is to do")
     return client

@@ -13,11 +13,12 @@ from opentelemetry import trace as otel_trace
 from loopkit import _host
 from loopkit.capture import slot
 from loopkit.capture.ambient import Less, check_less
-from loopkit.capture.chain import Call, Filter, Interceptor, adrive, drive
+from loopkit.capture.chain import Call, Filter, Interceptor, Passing, chained, compose, ended, through
 from loopkit.capture.clients import check_interceptors
+from loopkit.capture.drive import adrive, asettle, drive, settle
 from loopkit.capture.live import Handle, LiveSpan, NoSpan
 from loopkit.capture.recorder import Recorder
-from loopkit.capture.recording import Recording, arun, run, stream_filters
+from loopkit.capture.recording import Attached, Recording, arun, run, stream_filters
 from loopkit.capture.snapshot import snapshot
 from loopkit.errors import InvalidInput
 from loopkit.types import JSON, Kind
@@ -72,8 +73,8 @@ def trace(
     """
     if kind not in OI_KINDS:
         raise InvalidInput(f"kind is {kind!r}: choose one of {', '.join(OI_KINDS)}")
-    interceptors = () if guard is None else (guard,)
-    check_interceptors(interceptors)
+    check_interceptors(() if guard is None else (guard,))
+    interceptors = chained(() if guard is None else (guard,))
     check_less(content)
     hidden = _redactions(redact)
 
@@ -143,7 +144,9 @@ class _Plan:
         """A started span with its inputs, and the call as interceptors see it."""
         recorder = slot.recorder
         live = None if recorder is None else self.start(recorder, args, kwargs)
-        return Recording(recorder, live), Call(task=self.task, request=self.inputs(args, kwargs))
+        return Recording(recorder, live), Call(
+            task=self.task, request=self.inputs(args, kwargs), kind=self.kind, name=self.name
+        )
 
     def start(self, recorder: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LiveSpan | None:
         """A started span with its inputs; None where it is sampled out, or couldn't be started."""
@@ -310,21 +313,21 @@ def _wrap_generator(function: Any, plan: _Plan) -> Any:
             return function(*changed, **named)
 
         try:
-            with pieces.attached():
-                inner: Any = drive(plan.interceptors, call, open_inner) if plan.interceptors else open_inner(call)
+            with recording.attached():
+                inner: Any = drive(compose(plan.interceptors, call), open_inner, recording.left)
             if not hasattr(inner, "send"):  # an interceptor answered by itself
-                yield from (*pieces.take(inner), *pieces.end())
+                yield from (*pieces.settled(pieces.take(inner)), *pieces.settled(pieces.end()))
                 return None
             step, argument = inner.send, None
             while True:
                 try:
-                    with pieces.attached():
+                    with recording.attached():
                         item = step(argument)
                 except StopIteration as done:
-                    yield from pieces.end()
+                    yield from pieces.settled(pieces.end())
                     return done.value
                 step, argument = inner.send, None
-                for piece in pieces.take(item):
+                for piece in pieces.passed(item) or pieces.settled(pieces.take(item)):
                     try:
                         argument = yield piece
                     except GeneratorExit:
@@ -351,25 +354,23 @@ def _wrap_async_generator(function: Any, plan: _Plan) -> Any:
             return function(*changed, **named)
 
         try:
-            with pieces.attached():
-                inner: Any = await (
-                    adrive(plan.interceptors, call, open_inner) if plan.interceptors else open_inner(call)
-                )
+            with recording.attached():
+                inner: Any = await adrive(compose(plan.interceptors, call), open_inner, recording.left)
             if not hasattr(inner, "asend"):  # an interceptor answered by itself
-                for piece in (*pieces.take(inner), *pieces.end()):
+                for piece in (*await pieces.asettled(pieces.take(inner)), *await pieces.asettled(pieces.end())):
                     yield piece
                 return
             step, argument = inner.asend, None
             while True:
                 try:
-                    with pieces.attached():
+                    with recording.attached():
                         item = await step(argument)
                 except StopAsyncIteration:
-                    for piece in pieces.end():
+                    for piece in await pieces.asettled(pieces.end()):
                         yield piece
                     return
                 step, argument = inner.asend, None
-                for piece in pieces.take(item):
+                for piece in pieces.passed(item) or await pieces.asettled(pieces.take(item)):
                     try:
                         argument = yield piece
                     except GeneratorExit:
@@ -397,18 +398,35 @@ class _Pieces:
         self._filters = filters
         self._given: list[Any] = []
 
-    def attached(self) -> _Attached:
-        return _Attached(self._recording.recorder, self._recording.live)
+    def passed(self, item: Any) -> tuple[Any, ...]:
+        """The item, where nothing is to be seen of it first."""
+        if self._filters:
+            return ()
+        self._keep(item)
+        return (item,)
 
-    def take(self, item: Any) -> list[Any]:
-        if self._recording.live is not None and len(self._given) < _KEPT_ITEMS:
-            self._given.append(item)
-        return self._filtered([item], 0)
+    def take(self, item: Any) -> Passing:
+        self._keep(item)
+        return through(self._filters, [item])
 
-    def end(self) -> list[Any]:
-        rest = [piece for index, each in enumerate(self._filters) for piece in self._filtered(each.end(), index + 1)]
+    def end(self) -> Passing:
+        rest = yield from ended(self._filters)
         self._recording.returned(self._output())
         return rest
+
+    def _keep(self, item: Any) -> None:
+        if self._recording.live is not None and len(self._given) < _KEPT_ITEMS:
+            self._given.append(item)
+
+    def settled(self, plan: Passing) -> list[Any]:
+        with self._recording.attached():
+            found: list[Any] = settle(plan)
+        return found
+
+    async def asettled(self, plan: Passing) -> list[Any]:
+        with self._recording.attached():
+            found: list[Any] = await asettle(plan)
+        return found
 
     def failed(self, error: BaseException) -> BaseException:
         """Keep what had been given."""
@@ -416,33 +434,9 @@ class _Pieces:
             self._recording.live.output = snapshot(self._output())
         return error
 
-    def _filtered(self, items: list[Any], start: int) -> list[Any]:
-        for each in self._filters[start:]:
-            items = [passed for item in items for passed in each.feed(item)]
-        return items
-
     def _output(self) -> Any:
         texts = [item for item in self._given if isinstance(item, str)]
         return "".join(texts) if len(texts) == len(self._given) else self._given
-
-
-class _Attached:
-    """Current while the block runs. Never held across a yield."""
-
-    __slots__ = ("_live", "_recorder", "_token")
-
-    def __init__(self, recorder: Recorder | None, live: LiveSpan | None) -> None:
-        self._recorder = recorder
-        self._live = live
-        self._token: object = None
-
-    def __enter__(self) -> None:
-        if self._recorder is not None:
-            self._token = self._recorder.current(self._live)
-
-    def __exit__(self, *_: object) -> None:
-        if self._recorder is not None:
-            self._recorder.leave(self._token)
 
 
 class span:  # noqa: N801  # used as a function: with loopkit.span("retrieve") as s
@@ -469,7 +463,7 @@ class span:  # noqa: N801  # used as a function: with loopkit.span("retrieve") a
         self._content: Less | None = content
         self._input = input
         self._metadata = metadata
-        self._attached: _Attached | None = None
+        self._attached: Attached | None = None
         self._live: LiveSpan | None = None
 
     def __enter__(self) -> Handle:
@@ -477,7 +471,7 @@ class span:  # noqa: N801  # used as a function: with loopkit.span("retrieve") a
         if recorder is None:
             return NoSpan()
         self._live = recorder.start(*self._what)
-        self._attached = _Attached(recorder, self._live)
+        self._attached = Attached(recorder, self._live)
         self._attached.__enter__()
         if self._live is None:
             return NoSpan()

@@ -5,21 +5,26 @@ No I/O and no colour: the sync and the async paths call the same methods. `run` 
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry.trace.status import StatusCode
 
 from loopkit import _host
-from loopkit.capture.chain import Call, Filter, Interceptor, adrive, drive
+from loopkit.capture.chain import Call, Filter, Interceptor, compose
 from loopkit.capture.dialects._loose import server_sent
 from loopkit.capture.dialects._protocol import Fold
+from loopkit.capture.drive import adrive, drive
 from loopkit.capture.exchange import Exchange
 from loopkit.capture.live import CANCELLED, LiveSpan
 from loopkit.capture.recorder import Recorder
 from loopkit.capture.snapshot import snapshot
+from loopkit.wire import names
 
 TOLD = otel_context.create_key("loopkit-told")
 """In OpenTelemetry's context: the recording of the model call that is under way here, which tells of it."""
@@ -34,6 +39,7 @@ class Recording:
         "_fold",
         "_is_over",
         "_last",
+        "_left",
         "_told_as",
         "adopted",
         "ends_if_cancelled",
@@ -75,6 +81,7 @@ class Recording:
         self._fold: Fold | None = None
         self._last: int | None = None
         """When the last chunk came."""
+        self._left: Any = None
         if live is not None:
             live.exchange = exchange
 
@@ -94,17 +101,24 @@ class Recording:
         if self.recorder is not None and token is not None:
             self.recorder.leave(token)
 
+    def attached(self) -> Attached:
+        """Current while the block runs. Never to be held across a yield."""
+        return Attached(self.recorder, self.live)
+
     def returned(self, value: Any) -> None:
         """A whole answer: an SDK's response object, or a function's result."""
         if self.live is None:
             return
         with _shield:
-            if self.exchange is not None:
-                self.exchange.answer(value)
-            elif not self.live.bare:
-                self.live.output = snapshot(value)
+            self._keep(value)
             self.remember(value)
         self._finish()
+
+    def _keep(self, value: Any) -> None:
+        if self.exchange is not None:
+            self.exchange.answer(value)
+        elif self.live is not None and not self.live.bare:
+            self.live.output = snapshot(value)
 
     def answered(self, body: str) -> None:
         """A whole answer that came as text: of JSON, or of a stream's events."""
@@ -117,8 +131,32 @@ class Recording:
 
     def raised(self, error: BaseException) -> None:
         """The call failed, or was cancelled; what had come of a stream is kept."""
-        if self.live is not None:
+        left, self._left = self._left, None
+        if left is not None:
+            left.add_done_callback(partial(self._ended_alone, error))
+        elif self.live is not None:
             self._keep_partial()
+            self._finish(error)
+
+    def cut(self, error: BaseException) -> None:
+        """Its stream was stopped by one of ours before its end: how much was used may not be known."""
+        if self.live is not None:
+            self.live.set_attribute(names.INTERRUPTED, True)
+        self.raised(error)
+
+    def left(self, call: Any) -> None:
+        """Its caller was released while the call, a future, goes on: it is recorded when it ends."""
+        self._left = call
+        if self.live is not None:
+            self.live.set_attribute(names.INTERRUPTED, True)
+
+    def _ended_alone(self, error: BaseException, call: Any) -> None:
+        with _shield:
+            if not call.cancelled() and call.exception() is None:
+                answer = call.result()
+                if not close_stream(answer):
+                    self._keep(answer)
+        if self.live is not None:
             self._finish(error)
 
     def refused(self, said: str) -> None:
@@ -203,6 +241,25 @@ class Recording:
                 self.exchange.answer_with(self._fold.result())
 
 
+class Attached:
+    """A span that is current while the block runs."""
+
+    __slots__ = ("_live", "_recorder", "_token")
+
+    def __init__(self, recorder: Recorder | None, live: LiveSpan | None) -> None:
+        self._recorder = recorder
+        self._live = live
+        self._token: object = None
+
+    def __enter__(self) -> None:
+        if self._recorder is not None:
+            self._token = self._recorder.current(self._live)
+
+    def __exit__(self, *_: object) -> None:
+        if self._recorder is not None:
+            self._recorder.leave(self._token)
+
+
 def run(
     recording: Recording,
     call: Call,
@@ -213,7 +270,7 @@ def run(
     """Make the call under its span and give the caller what `received` makes of the result."""
     token = recording.enter()
     try:
-        result = drive(interceptors, call, send) if interceptors else send(call)
+        result = drive(compose(interceptors, call), send, recording.left) if interceptors else send(call)
     except BaseException as error:
         recording.raised(error)
         raise
@@ -232,7 +289,7 @@ async def arun(
     """`run`, awaiting the call."""
     token = recording.enter()
     try:
-        result = await (adrive(interceptors, call, send) if interceptors else send(call))
+        result = await (adrive(compose(interceptors, call), send, recording.left) if interceptors else send(call))
     except BaseException as error:
         recording.raised(error)
         raise
@@ -247,6 +304,22 @@ def _received(recording: Recording, received: Callable[[Any], Any], result: Any)
     except BaseException as error:
         recording.raised(error)
         raise
+
+
+_closing: set[Any] = set()
+"""The loop itself holds its tasks weakly."""
+
+
+def close_stream(answer: Any) -> bool:
+    """Close it, where it is a stream that nobody will read."""
+    if not any(hasattr(answer, each) for each in ("__next__", "__anext__", "_iterator", "generator", "http_response")):
+        return False
+    close = getattr(answer, "close", None) or getattr(answer, "aclose", None)
+    closing = close() if callable(close) else None
+    if inspect.isawaitable(closing):
+        _closing.add(task := asyncio.ensure_future(closing))
+        task.add_done_callback(_closing.discard)
+    return True
 
 
 def stream_filters(interceptors: Iterable[Interceptor], call: Call) -> tuple[Filter, ...]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
-from loopkit.capture.chain import Filter
+from loopkit.capture.chain import Filter, ended, through
+from loopkit.capture.drive import asettle, settle
 from loopkit.capture.recording import Recording
 
 
@@ -43,7 +44,8 @@ class RecordedIterator:
             try:
                 chunk = next(self._inner)
             except StopIteration:
-                self._end()
+                with self._ending(), self._recording.attached():
+                    self._ready.extend(settle(ended(self._filters)))
             except BaseException as error:
                 self._recording.raised(error)
                 raise
@@ -52,8 +54,10 @@ class RecordedIterator:
                 if not self._filters:
                     return chunk
                 try:
-                    self._pass_on([chunk], 0)
-                except BaseException:
+                    with self._recording.attached():
+                        self._ready.extend(settle(through(self._filters, [chunk])))
+                except BaseException as error:
+                    self._recording.cut(error)
                     self._close()
                     raise
             finally:
@@ -68,7 +72,8 @@ class RecordedIterator:
             try:
                 chunk = await self._inner.__anext__()
             except StopAsyncIteration:
-                self._end()
+                with self._ending(), self._recording.attached():
+                    self._ready.extend(await asettle(ended(self._filters)))
             except BaseException as error:
                 self._recording.raised(error)
                 raise
@@ -77,8 +82,10 @@ class RecordedIterator:
                 if not self._filters:
                     return chunk
                 try:
-                    self._pass_on([chunk], 0)
-                except BaseException:
+                    with self._recording.attached():
+                        self._ready.extend(await asettle(through(self._filters, [chunk])))
+                except BaseException as error:
+                    self._recording.cut(error)
                     await self._close()
                     raise
             finally:
@@ -89,25 +96,15 @@ class RecordedIterator:
         """Closed before its end."""
         self._recording.abandoned()
 
-    def _end(self) -> None:
+    @contextlib.contextmanager
+    def _ending(self) -> Generator[None]:
         self._ended = True
         try:
-            for index, each in enumerate(self._filters):
-                self._pass_on(each.end(), index + 1)
+            yield
         except BaseException as error:
             self._recording.raised(error)
             raise
         self._recording.ended()
-
-    def _pass_on(self, chunks: list[Any], start: int) -> None:
-        """Through the filters from `start` on, then out."""
-        try:
-            for each in self._filters[start:]:
-                chunks = [passed for chunk in chunks for passed in each.feed(chunk)]
-        except BaseException as error:
-            self._recording.raised(error)
-            raise
-        self._ready.extend(chunks)
 
 
 def watch_stream(stream: Any, recording: Recording, filters: tuple[Filter, ...], iterator: str = "_iterator") -> Any:

@@ -236,7 +236,11 @@ def _rules() -> tuple[Rule, ...]:
             "sumo", entropy=3.0,
         ),
         _rule("telegram", r"(?<![\w:])\d{8,10}:AA[\w-]{33}(?![\w-])", ":aa", entropy=3.0),
-        _rule("twilio", r"\b(?:SK|AC)[0-9a-f]{32}\b", "twilio", entropy=3.0),
+        _rule(
+            "twilio",
+            r"(?i:twilio)[\s\S]{0,200}?\b(?P<secret>(?:SK|AC)[0-9a-f]{32})\b",
+            "twilio", entropy=3.0,
+        ),
         _rule("vault", r"\bhv[sb]\.[\w-]{60,300}|\bs\.[A-Za-z0-9]{24}\b", "hvs.", "hvb.", "s.", entropy=3.6),
         _rule(
             "services by name",

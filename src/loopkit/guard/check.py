@@ -1,36 +1,68 @@
-"""What a check is, and the ones that ship: personal data, secrets, prompt injection."""
+"""What a check is: one question about one text, and how a guard goes about asking it."""
 
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, get_args
 
-from loopkit.detect import personal
-from loopkit.detect.folding import views
-from loopkit.detect.patterns import SECRETS, Finding, find, merged, without
-from loopkit.detect.rules import credentials_in
+from loopkit.capture.ambient import ambient
+from loopkit.capture.breaker import Breaker
+from loopkit.capture.chain import Call
 from loopkit.errors import InvalidInput
+from loopkit.types import Stage
 
-Action = Literal["flag", "redact", "block"]
-CREDENTIAL: Final = "credential"
-"""What rules find, besides the kinds that recording redacts."""
+if TYPE_CHECKING:
+    from typing_extensions import Unpack as Unpack
+
+Action = Literal["flag", "redact", "replace", "retry", "hold", "block"]
+ACTIONS: Final[tuple[str, ...]] = get_args(Action)
+When = Literal["before", "parallel", "after"]
+OnError = Literal["open", "closed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """What a check found: what to do about it, and why. `text` goes on instead, with "redact"."""
+    """What a check found: what to do about it, and why."""
 
     action: Action
     reason: str
     text: str | None = None
+    """What goes on instead, with "redact" and "replace"; what the model is told, with "retry"."""
     score: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a check may know besides the text."""
+
+    stage: Stage = "input"
+    tool: str | None = None
+    """Whose call or result it is."""
+    call: Call | None = None
+    """Around which the guard stands."""
+
+    @property
+    def task(self) -> str | None:
+        """The task that the call is about."""
+        return None if self.call is None else self.call.task
+
+    @property
+    def user_id(self) -> str | None:
+        """Who asks, as `loopkit.context` has it."""
+        return ambient().user_id
+
+
+ALONE: Final = Seen()
+
+
 class Check(Protocol):
-    """One question about one text. Provisional until a check that streams stands behind it."""
+    """One question about one text. It may be async, and a method `check(text)` will do.
+
+    It may also have `how` (see `How`), and, for streams, either `find` and `open_at` or a `window`, without which it is
+    asked about a text as a whole. Provisional.
+    """
 
     @property
     def name(self) -> str:
@@ -38,151 +70,138 @@ class Check(Protocol):
         ...
 
     @property
-    def on_error(self) -> Literal["open", "closed"]:
+    def on_error(self) -> OnError:
         """What a failure of the check itself means: let the text pass, or stop it."""
         ...
 
-    def check(self, text: str) -> Trip | None:
+    def check(self, text: str, seen: Seen, /) -> Trip | Awaitable[Trip | None] | None:
         """What was found, or None."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class PatternCheck:
-    """Finds what `loopkit.detect` knows. Fails closed."""
+class Options(TypedDict, total=False):
+    """How a guard goes about a check, as the checks' functions take it: see `How`."""
 
-    name: str
-    action: Action
-    kinds: tuple[str, ...]
-    find: Callable[[str, tuple[str, ...]], list[Finding]]
-    on_error: Literal["open", "closed"] = "closed"
-
-    def check(self, text: str) -> Trip | None:
-        """See `Check.check`."""
-        found = self.find(text, self.kinds)
-        if not found:
-            return None
-        clean = without(text, found) if self.action == "redact" else None
-        return Trip(self.action, f"found {', '.join(sorted({finding.kind for finding in found}))}", clean)
+    run: When
+    timeout: float | None
+    on_error: OnError | None
+    shadow: bool
+    sample: float
+    priority: int
 
 
-@dataclass(frozen=True, slots=True)
-class InjectionCheck:
-    """Finds phrases that try to replace a model's instructions. Rules only, so far. Fails closed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How a guard goes about a check."""
 
-    action: Action
-    name: str = "injection"
-    on_error: Literal["open", "closed"] = "closed"
+    run: When = "before"
+    """"before": the text goes no further until the check has been asked. "parallel": the call is made meanwhile, and
+    nothing of it is given out before. "after": when all is over; the verdict is only recorded."""
+    timeout: float | None = None
+    """Seconds that a check may take which waits for something. Computing can't be timed out."""
+    on_error: OnError | None = None
+    """What its failure means, where that isn't what its class says."""
+    shadow: bool = False
+    """On trial: its verdicts are recorded, and nothing is done about them."""
+    sample: float = 1.0
+    """The share of texts that it is asked about."""
+    priority: int = 0
+    """The higher is asked first; then in the order in which they were given."""
 
-    def check(self, text: str) -> Trip | None:
-        """See `Check.check`."""
-        for plain in views(text):
-            for rule, pattern in _INJECTION:
-                if pattern.search(plain):
-                    return Trip(self.action, f"the text tries to {rule}")
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class FunctionCheck:
-    """Any function from text to bool: True lets the text pass. Fails closed."""
-
-    name: str
-    function: Callable[[str], bool]
-    action: Action = "block"
-    on_error: Literal["open", "closed"] = "closed"
-
-    def check(self, text: str) -> Trip | None:
-        """See `Check.check`."""
-        said: Any = self.function(text)
-        if inspect.isawaitable(said):
-            raise TypeError("it is async: a check is called and answers at once")
-        return None if said else Trip(self.action, f"{self.name} said no")
-
-
-def pii(*, action: Action = "redact", kinds: Iterable[str] = personal.DEFAULT) -> PatternCheck:
-    """Personal data: e-mail addresses, cards (Luhn), IBANs (mod 97), phone numbers, IP addresses, US social security.
-
-    `kinds` chooses, or adds "domain" for addresses in the web.
-    """
-    return PatternCheck("pii", _action(action), _kinds(kinds, personal.KINDS), personal.personal_in)
+    @staticmethod
+    def of(options: Mapping[str, Any]) -> How:
+        """Raises `InvalidInput`."""
+        unknown = sorted(set(options) - set(Options.__annotations__))
+        if unknown:
+            raise InvalidInput(f"a check got {', '.join(unknown)}: choose from {', '.join(Options.__annotations__)}")
+        how = How(**options)
+        if how.run not in get_args(When):
+            raise InvalidInput(f"run is {how.run!r}: choose before, parallel or after")
+        if how.on_error not in (None, "open", "closed"):
+            raise InvalidInput(f"on_error is {how.on_error!r}: choose open or closed")
+        if how.timeout is not None and not _is_number(how.timeout, 0, None):
+            raise InvalidInput(f"timeout is {how.timeout!r}: give seconds, more than none")
+        if not _is_number(how.sample, 0, 1):
+            raise InvalidInput(f"sample is {how.sample!r}: give a share, more than 0 and at most 1")
+        return how
 
 
-def secrets(*, action: Action = "block", kinds: Iterable[str] = (*SECRETS, CREDENTIAL)) -> PatternCheck:
-    """Keys and tokens in the forms of some eighty services, private keys, JSON web tokens, and what stands where a
-    password or a key belongs."""
-    return PatternCheck("secrets", _action(action), _kinds(kinds, (*SECRETS, CREDENTIAL)), secrets_in)
+PLAINLY: Final = How()
 
 
-def secrets_in(text: str, kinds: tuple[str, ...]) -> list[Finding]:
-    """By rules, which know services' forms more exactly than what recording looks for; without them by that."""
-    if CREDENTIAL not in kinds:
-        return find(text, kinds)
-    return merged(find(text, [kind for kind in kinds if kind != "key"]) + credentials_in(text))
+def _is_number(value: Any, above: float, most: float | None) -> bool:
+    is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_one and value > above and (most is None or value <= most)
 
 
-def injection(*, action: Action = "block") -> InjectionCheck:
-    """Texts that try to replace the model's instructions, however hidden: by unseen characters, lookalikes, letters
-    spelled out, in base64, hex, URL or HTML escapes."""
-    return InjectionCheck(_no_redacting("injection", action))
+@dataclass(slots=True)
+class Placed:
+    """A check in its place in a guard."""
+
+    check: Check
+    how: How
+    on_error: OnError
+    is_async: bool
+    takes_seen: bool
+    breaker: Breaker = field(default_factory=Breaker)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for something outside: it is asked beside others, not in line."""
+        return self.is_async or self.how.timeout is not None or self.how.run == "parallel"
+
+    def ask(self, text: str, seen: Seen) -> Any:
+        """Put the question: gives a trip, None, or an awaitable of these."""
+        asked: Any = self.check.check
+        return asked(text, seen) if self.takes_seen else asked(text)
 
 
-def passes(function: Callable[[str], bool], *, name: str | None = None, action: Action = "block") -> FunctionCheck:
-    """Your own check: a function that says whether a text may pass. Raises `InvalidInput` for an async one."""
-    if not callable(function) or inspect.iscoroutinefunction(function):
-        raise InvalidInput(f"passes() got {function!r}: give a function (no async one) from a text to True or False")
-    called = name or str(getattr(function, "__name__", type(function).__name__))
-    return FunctionCheck(called, function, _no_redacting(called, action))
+def placed(stage: str, checks: Iterable[Check]) -> tuple[Placed, ...]:
+    """Checks in the order in which they are asked. Raises `InvalidInput` for what is no check."""
+    given = tuple(checks) if isinstance(checks, Iterable) else (checks,)
+    found = [_placed(stage, each) for each in given]
+    return tuple(sorted(found, key=lambda each: -each.how.priority))
 
 
-def _action(action: Action) -> Action:
-    if action not in ("flag", "redact", "block"):
-        raise InvalidInput(f"action is {action!r}: choose flag, redact or block")
-    return action
+def _placed(stage: str, check: Any) -> Placed:
+    if not (callable(getattr(check, "check", None)) and isinstance(getattr(check, "name", None), str)):
+        raise InvalidInput(
+            f"Guard({stage}=...) has {check!r}, which is no check: use loopkit.checks, or checks.passes(f)"
+        )
+    how = getattr(check, "how", PLAINLY)
+    on_error = how.on_error or getattr(check, "on_error", None)
+    if on_error not in ("open", "closed"):
+        raise InvalidInput(f"{check.name} says on_error is {on_error!r}: its class has to say open or closed")
+    action = getattr(check, "action", None)
+    if how.run == "parallel" and action in ("redact", "replace"):
+        raise InvalidInput(
+            f"{check.name} can't {action} in parallel, since what it would change has been sent: use run='before', or"
+            " action='block'"
+        )
+    if stage in ("input", "tool_result") and action == "retry":
+        raise InvalidInput(f"{check.name} can't have a model try again at {stage}: choose another action there")
+    return Placed(check, how, on_error, inspect.iscoroutinefunction(check.check), _takes_two(check.check))
 
 
-def _no_redacting(name: str, action: Action) -> Action:
-    if action == "redact":
-        raise InvalidInput(f"{name} finds no place in the text that could be redacted: choose flag or block")
-    return _action(action)
+def _takes_two(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind("", ALONE)
+    except TypeError:
+        return False
+    except ValueError:  # it has none that could be read
+        return True
+    return True
 
 
-def _kinds(kinds: Iterable[str], default: tuple[str, ...]) -> tuple[str, ...]:
-    chosen = (kinds,) if isinstance(kinds, str) else tuple(kinds)
-    unknown = [kind for kind in chosen if kind not in default]
-    if unknown or not chosen:
-        raise InvalidInput(f"kinds has {unknown or chosen!r}: choose from {', '.join(default)}")
-    return chosen
+def action_of(action: Any, *, but: tuple[str, ...] = (), why: str = "") -> Action:
+    """Raises `InvalidInput` for what is no action, or one that this check can't take."""
+    if action in but:
+        raise InvalidInput(f"action is {action!r}, but {why}: choose {_choices(but)}")
+    if action not in ACTIONS:
+        raise InvalidInput(f"action is {action!r}: choose {_choices(but)}")
+    return action  # type: ignore[no-any-return]
 
 
-_BEFORE = r"(?:previous|prior|above|earlier|preceding|foregoing|initial|original|system|your|all)"
-_INSTRUCTIONS = r"(?:instructions?|prompts?|rules?|directions?|guidelines?|context|commands?)"
-_PROMPT = r"(?:system prompt|initial prompt|hidden (?:prompt|instructions)|your instructions)"
-_UNBOUND = r"(?:dan|jailbroken|unrestricted|uncensored|developer mode|no (?:rules|restrictions|limits|filters))"
-_INJECTION = tuple(
-    (rule, re.compile(pattern))
-    for rule, pattern in (
-        (
-            "set the instructions aside",
-            r"\b(?:ignore|disregard|forget|override|bypass|skip)\b"
-            rf"[^.!?\n]{{0,40}}\b{_BEFORE}\b[^.!?\n]{{0,30}}\b{_INSTRUCTIONS}\b",
-        ),
-        (
-            "learn the system prompt",
-            rf"\b(?:reveal|print|repeat|show|output|leak|tell me)\b[^.!?\n]{{0,40}}\b{_PROMPT}\b",
-        ),
-        (
-            "make the model another assistant",
-            r"\b(?:you are now|from now on,? you(?: are|'re| will)|pretend (?:to be|you are)|act as)\b"
-            rf"[^.!?\n]{{0,60}}\b{_UNBOUND}\b",
-        ),
-        (
-            "speak as the system",
-            r"(?:^|[\s\"'>])(?:<\|?(?:im_start|system)\|?>|\[/?inst\]|###? ?(?:system|new instructions?) ?:)",
-        ),
-        (
-            "switch the model's safety off",
-            r"\b(?:enable|enter|activate|switch to)\b[^.!?\n]{0,20}\b(?:developer|debug|god|jailbreak|dan|sudo) mode\b",
-        ),
-    )
-)
+def _choices(but: tuple[str, ...]) -> str:
+    *others, last = [each for each in ACTIONS if each not in but]
+    return f"{', '.join(others)} or {last}"

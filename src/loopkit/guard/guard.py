@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from typing import Any, Literal
+import json
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final, get_args
 
-from loopkit import _host
-from loopkit.capture import slot
-from loopkit.capture.chain import Call, Filter
-from loopkit.capture.decorator import live_span, span
-from loopkit.capture.dialects._content import changed_texts
+from loopkit.capture.chain import Call, Effect, Filter, Interrupt, Plan
+from loopkit.capture.dialects._content import Listener, Said
+from loopkit.capture.dialects._protocol import Streaming
+from loopkit.capture.drive import asettle, settle
 from loopkit.errors import Blocked, InvalidInput
-from loopkit.guard.check import Check, Trip
-from loopkit.types import Part, Verdict
-from loopkit.wire import names
-from loopkit.wire.messages import dumps
+from loopkit.guard.check import Check, Placed, Seen, placed
+from loopkit.guard.examine import STOPPING, Examination, Tripped, raise_for
+from loopkit.guard.filters import ChunkStream, Looks, TextStream, WholeStream
+from loopkit.types import Stage, Verdict
 
-Stage = Literal["input", "output"]
-NO_ANSWER = object()
+NO_ANSWER: Final = object()
+_OUT: Final = ("before", "parallel")
+"""How checks run of what comes back: those that are parallel are asked beside each other."""
 
 
 class Guard:
@@ -26,183 +28,205 @@ class Guard:
         guard = loopkit.Guard(input=[checks.injection()], output=[checks.secrets()])
         client = loopkit.wrap(OpenAI(), guard=guard)      # or @loopkit.trace(guard=guard), or guard.check(text)
 
-    A check that finds something flags, redacts or blocks. Blocking raises `Blocked` with its verdict, or gives
-    `answer` where one was set, as it is: for a wrapped client set one of the SDK's shape. A provider's stream that is
-    blocked always raises. A check that fails itself stops the text, unless its class says otherwise. Every
-    verdict but "allow" is recorded as a span and as feedback on what it stopped. Works without `init()` too.
+    Around a client, `input` sees the turns since the model last spoke, `output` what it says, `tool_result` also what
+    tools gave it, and `tool_call` also what it has tools do. Around a function of kind "tool", `tool_call` sees its
+    arguments, as JSON, and `tool_result` what it returns.
+
+    A check that finds something flags, redacts or replaces, has the model try again (so many `retries`), holds or
+    blocks. Blocking raises `Blocked` with its verdict, holding `Held`, or both give `answer` where one was set, as it
+    is: for a wrapped client set one of the SDK's shape. A provider's stream that is blocked always raises. A check that
+    fails itself stops the text, unless it says otherwise. `budget` is how many seconds all checks of a call that wait
+    for something may take together. Every verdict but "allow" is recorded as a span and as feedback on what it was
+    about. Works without `init()` too.
     """
 
-    def __init__(self, *, input: Iterable[Check] = (), output: Iterable[Check] = (), answer: Any = NO_ANSWER) -> None:
-        self.input = _checked("input", input)
-        self.output = _checked("output", output)
+    name = "guard"
+
+    def __init__(
+        self,
+        *,
+        input: Iterable[Check] = (),
+        output: Iterable[Check] = (),
+        tool_call: Iterable[Check] = (),
+        tool_result: Iterable[Check] = (),
+        answer: Any = NO_ANSWER,
+        retries: int = 1,
+        budget: float | None = None,
+    ) -> None:
+        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+            raise InvalidInput(f"retries is {retries!r}: give a number, 0 or more")
+        if budget is not None and not (isinstance(budget, (int, float)) and budget > 0):
+            raise InvalidInput(f"budget is {budget!r}: give seconds, more than none")
+        self._places: dict[Stage, tuple[Placed, ...]] = {
+            "input": placed("input", input),
+            "output": placed("output", output),
+            "tool_call": placed("tool_call", tool_call),
+            "tool_result": placed("tool_result", tool_result),
+        }
         self.answer = answer
+        self._retries = retries
+        self._budget = budget
 
-    def check(self, text: str, *, stage: Stage = "input") -> Verdict:
+    @property
+    def sees_output(self) -> bool:
+        """See `Interceptor`."""
+        return bool(self._places["output"] or self._places["tool_call"])
+
+    def check(self, text: str, *, stage: Stage = "input", tool: str | None = None) -> Verdict:
         """The verdict on one text: a block is a verdict too. Raises `InvalidInput` only for what is no text."""
-        if not isinstance(text, str):
-            raise InvalidInput(f"guard.check() got {type(text).__name__}: give it a text")
-        if stage not in ("input", "output"):
-            raise InvalidInput(f"stage is {stage!r}: choose input or output")
-        return self._verdict(text, stage)[0]
+        verdict: Verdict = settle(self._checked(text, stage, tool))
+        return verdict
 
-    def around(self, call: Call) -> Generator[Call, Any, Any]:
+    async def acheck(self, text: str, *, stage: Stage = "input", tool: str | None = None) -> Verdict:
+        """`check`, awaiting; a long text lets the event loop go on meanwhile."""
+        verdict: Verdict = await asettle(self._checked(text, stage, tool))
+        return verdict
+
+    def around(self, call: Call) -> Plan:
         """See `Interceptor.around`."""
         try:
-            asked = self._passed(call) if self.input else call
-            result = yield asked
-            if not self.output or call.stream:
-                return result
-            return self._given(call, result)
+            return (yield from self._guarded(call))
         except Blocked:
             if self.answer is NO_ANSWER or (call.dialect is not None and call.stream):
                 raise
             return self.answer
 
     def filter(self, call: Call) -> Filter | None:
-        """See `Interceptor`: an output check sees a stream as a whole, so it is held back until it has passed."""
-        return _WholeStream(self, call) if self.output else None
-
-    def enforce(self, text: str, stage: Stage) -> str:
-        """The text to go on with. Raises `Blocked`."""
-        verdict, text = self._verdict(text, stage)
-        if verdict.action == "block":
-            raise Blocked(verdict)
-        return text
-
-    def _passed(self, call: Call) -> Call:
-        cleaned = {text: self.enforce(text, "input") for text in call.input_texts()}
-        if all(before == after for before, after in cleaned.items()):
-            return call
-        return call.with_input(lambda text: cleaned.get(text, text))
-
-    def _given(self, call: Call, result: Any) -> Any:
-        cleaned = {text: self.enforce(text, "output") for text in call.output_texts(result)}
-        if all(before == after for before, after in cleaned.items()):
-            return result
-        return call.with_output(result, lambda text: cleaned.get(text, text))
-
-    def _verdict(self, text: str, stage: Stage) -> tuple[Verdict, str]:
-        """The gravest verdict, and the text as the redacting checks left it."""
-        gravest = Verdict(action="allow", check="", stage=stage)
-        for check in self.input if stage == "input" else self.output:
-            trip = _run(check, text)
-            if trip is None:
-                continue
-            text = trip.text if trip.text is not None else text
-            verdict = Verdict(
-                action=trip.action, check=check.name, stage=stage, reason=trip.reason, score=trip.score,
-                text=text if trip.action == "redact" else None,
-            )  # fmt: skip
-            _record(verdict)
-            if _GRAVITY[verdict.action] >= _GRAVITY[gravest.action]:
-                gravest = verdict
-            if verdict.action == "block":
-                break
-        return gravest, text
-
-
-_GRAVITY = {"allow": 0, "flag": 1, "redact": 2, "block": 3}
-
-
-class _WholeStream:
-    """Holds a stream back until its whole text has passed the output checks."""
-
-    def __init__(self, guard: Guard, call: Call) -> None:
-        self.guard = guard
-        self.call = call
-        self._chunks: list[Any] = []
-        self._fold = None if call.dialect is None else call.dialect.fold()
-
-    def feed(self, chunk: Any) -> list[Any]:
-        """See `Filter.feed`."""
-        self._chunks.append(chunk)
-        if self._fold is not None:
-            self._fold.feed(chunk)
-        return []
-
-    def end(self) -> list[Any]:
-        """See `Filter.end`."""
-        if self._fold is None:
-            return self._end_of_texts()
-        assert self.call.dialect is not None
-        answers = self.call.dialect.answered(self._fold.result())
-        for text in filter(None, map(_said, (part for message in answers for part in message.parts))):
-            if self.guard.enforce(text, "output") != text:
-                # Rewriting a provider's chunks is not done yet; letting the text pass would be worse.
-                verdict = Verdict(
-                    action="block",
-                    check="stream",
-                    stage="output",
-                    reason="a provider's stream can't be redacted",
-                )
-                raise Blocked(verdict)
-        return self._chunks
-
-    def _end_of_texts(self) -> list[Any]:
-        """A function's stream: texts as one text, other data each by itself."""
-        try:
-            if all(isinstance(chunk, str) for chunk in self._chunks):
-                text = "".join(self._chunks)
-                cleaned = self.guard.enforce(text, "output") if text else text
-                return self._chunks if cleaned == text else [cleaned]
-            return [changed_texts(chunk, lambda text: self.guard.enforce(text, "output")) for chunk in self._chunks]
-        except Blocked:
-            if self.guard.answer is NO_ANSWER:
-                raise
-            return [self.guard.answer]
-
-
-def _said(part: Part) -> str:
-    """What a part of an answer says: its text, or a tool call's arguments."""
-    said = part.arguments if part.type == "tool_call" else part.content
-    return said if isinstance(said, str) else "" if said is None else dumps(said)
-
-
-def _run(check: Check, text: str) -> Trip | None:
-    try:
-        trip = check.check(text)
-        if trip is not None and not isinstance(trip, Trip):
-            raise TypeError(f"it returned {type(trip).__name__}, not a Trip or None")
-        return trip
-    except Exception as error:  # noqa: BLE001  # a check may raise anything; its class says what that means
-        _host.warn_once(
-            f"check {check.name}", f"the check {check.name!r} failed ({error!r}); it fails {check.on_error}"
-        )
-        if check.on_error == "open":
+        """See `Interceptor`."""
+        stages: tuple[Stage, ...] = ("output", "tool_result" if call.kind == "tool" else "tool_call")
+        if not any(self._places[stage] for stage in stages):
             return None
-        return Trip("block", f"the check itself failed: {type(error).__name__}")
+        examination = Examination(self._budget)
+
+        def looks_at(said: Said) -> Looks:
+            return self._looks_out(call, said)
+
+        if call.dialect is None:
+            return TextStream(examination, looks_at, self._instead_of)
+        if isinstance(call.dialect, Streaming):
+            return ChunkStream(examination, looks_at, call.dialect)
+        return WholeStream(examination, looks_at, call)
+
+    def _instead_of(self, blocked: Blocked) -> list[Any]:
+        if self.answer is NO_ANSWER:
+            raise blocked
+        return [self.answer]
+
+    def _guarded(self, call: Call) -> Plan:
+        examination = Examination(self._budget)
+        asked = yield from self._passed(examination, call)
+        came = self._texts_in(asked)
+        beside = yield from examination.begin_beside(came)
+        retries = self._retries
+        while True:
+            try:
+                result = yield asked
+            except Interrupt as interrupt:
+                if not isinstance(interrupt.error, Tripped) or interrupt.running not in [b.running for b in beside]:
+                    raise
+                raise_for(interrupt.error.verdict)
+            yield from examination.join_beside(beside)
+            beside = []
+            if call.stream:
+                break
+            said = call.says(result)
+            verdict, result = yield from self._given(examination, call, result, said)
+            if verdict is None:
+                came += [(places, text.text, seen) for text in said for places, seen in self._looks_out(call, text)]
+                break
+            if not retries:
+                raise Blocked(verdict)
+            retries -= 1
+            asked = asked.told(verdict.text or verdict.reason, said)
+        yield from examination.ask_after(came)
+        return result
+
+    def _passed(self, examination: Examination, call: Call) -> Generator[Effect, Any, Call]:
+        """The call as it goes on, where it may."""
+        cleaned: dict[Said, str] = {}
+        for said in dict.fromkeys(call.asks()) if self._looks_in(call, Said("", "tool_result")) else ():
+            text = said.text
+            for places, seen in self._looks_in(call, said):
+                verdict, text = yield from examination.of(places, text, seen)
+                _stop(verdict)
+            cleaned[said] = text
+        if any(said.text != text for said, text in cleaned.items()):
+            call = call.with_input(Listener(lambda said: cleaned.get(said, said.text)))
+        if call.kind == "tool" and self._places["tool_call"]:
+            call = yield from self._passed_arguments(examination, call)
+        return call
+
+    def _passed_arguments(self, examination: Examination, call: Call) -> Generator[Effect, Any, Call]:
+        """A tool's arguments, as a model would have written them."""
+        came = _as_json(call)
+        seen = Seen(stage="tool_call", tool=call.name, call=call)
+        verdict, text = yield from examination.of(self._places["tool_call"], came, seen, _OUT)
+        _stop(verdict)
+        if text == came:
+            return call
+        try:
+            before, after = json.loads(came), json.loads(text)
+            changes = {name: value for name, value in after.items() if value != before[name]}
+        except (ValueError, KeyError, AttributeError):
+            why = f"what {verdict.check} made of the arguments is no JSON object of the same names"
+            raise Blocked(replace(verdict, action="block", reason=why, text=None)) from None
+        return replace(call, request={**call.request, **changes})
+
+    def _given(
+        self, examination: Examination, call: Call, result: Any, said: Sequence[Said]
+    ) -> Generator[Effect, Any, tuple[Verdict | None, Any]]:
+        """The result as it goes on; or the verdict that says that the model is to try again."""
+        cleaned: dict[Said, str] = {}
+        for each in dict.fromkeys(said):
+            text = each.text
+            for places, seen in self._looks_out(call, each):
+                verdict, text = yield from examination.of(places, text, seen, _OUT)
+                if verdict.action == "retry":
+                    return verdict, result
+                _stop(verdict)
+            cleaned[each] = text
+        if any(each.text != text for each, text in cleaned.items()):
+            result = call.with_output(result, Listener(lambda each: cleaned.get(each, each.text)))
+        return None, result
+
+    def _checked(self, text: str, stage: Stage, tool: str | None) -> Generator[Effect, Any, Verdict]:
+        if not isinstance(text, str):
+            raise InvalidInput(f"guard.check() got {type(text).__name__}: give it a text")
+        if stage not in get_args(Stage):
+            raise InvalidInput(f"stage is {stage!r}: choose {', '.join(get_args(Stage))}")
+        places, seen = self._places[stage], Seen(stage=stage, tool=tool)
+        verdict, _ = yield from Examination(self._budget).of(places, text, seen, (*_OUT, "after"))
+        return verdict
+
+    def _looks_in(self, call: Call, said: Said) -> Looks:
+        """Who looks at what a model or function is asked."""
+        stages: tuple[Stage, ...] = ("input", "tool_result") if said.of == "tool_result" else ("input",)
+        return self._looks(call, said, stages)
+
+    def _looks_out(self, call: Call, said: Said) -> Looks:
+        """Who looks at what comes back."""
+        stages: tuple[Stage, ...] = ("output",)
+        if said.of == "tool_call":
+            stages = ("output", "tool_call")
+        elif call.kind == "tool":
+            stages = ("output", "tool_result")
+        return self._looks(call, said, stages)
+
+    def _looks(self, call: Call, said: Said, stages: Iterable[Stage]) -> Looks:
+        tool = said.tool or (call.name if call.kind == "tool" else None)
+        return [(self._places[each], Seen(stage=each, tool=tool, call=call)) for each in stages if self._places[each]]
+
+    def _texts_in(self, call: Call) -> list[tuple[tuple[Placed, ...], str, Seen]]:
+        """What checks see that look beside the call, or after it."""
+        if not any(each.how.run != "before" for places in self._places.values() for each in places):
+            return []
+        return [(places, said.text, seen) for said in call.asks() for places, seen in self._looks_in(call, said)]
 
 
-def _record(verdict: Verdict) -> None:
-    """A span for the verdict, and feedback on the call that it was about."""
-    recorder = slot.recorder
-    if recorder is None:
-        return
-    with _host.Shielded("recording a verdict"):
-        about = live_span()
-        with span(f"guardrail {verdict.check}", kind="guardrail"):
-            live = live_span()
-            if live is not None:
-                live.set_attributes(
-                    {
-                        names.GUARD_NAME: verdict.check,
-                        names.GUARD_STAGE: verdict.stage,
-                        names.GUARD_OUTCOME: verdict.action,
-                        names.GUARD_REASON: verdict.reason,
-                    }
-                )
-        if about is not None:
-            recorder.say(
-                about.id, f"guard.{verdict.check}", verdict.action, source="guardrail", kind="inferred",
-                by=verdict.check, reason=verdict.reason,
-            )  # fmt: skip
+def _stop(verdict: Verdict) -> None:
+    if verdict.action in STOPPING:
+        raise_for(verdict)
 
 
-def _checked(stage: str, checks: Iterable[Check]) -> tuple[Check, ...]:
-    found = tuple(checks) if isinstance(checks, Iterable) else (checks,)
-    for check in found:
-        if not (callable(getattr(check, "check", None)) and isinstance(getattr(check, "name", None), str)):
-            raise InvalidInput(
-                f"Guard({stage}=...) has {check!r}, which is no check: use loopkit.checks, or checks.passes(f)"
-            )
-    return found
+def _as_json(call: Call) -> str:
+    return json.dumps(dict(call.request), default=str, ensure_ascii=False)

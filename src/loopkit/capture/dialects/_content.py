@@ -5,9 +5,64 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from loopkit.types import Message, Part
+
+Change = Callable[[str], str]
+Whose = Literal["words", "tool_call", "tool_result"]
+
+
+class Said(NamedTuple):
+    """A text on its way to a model or from it, and what it is."""
+
+    text: str
+    of: Whose = "words"
+    tool: str | None = None
+
+
+class Listener:
+    """A change of texts that is told what each is. A dialect that can't tell gives it all as words."""
+
+    def __init__(self, change: Callable[[Said], str], of: Whose = "words", tool: str | None = None) -> None:
+        self._change = change
+        self._of: Whose = of
+        self._tool = tool
+
+    def __call__(self, text: str) -> str:
+        """The text as it goes on."""
+        return self._change(Said(text, self._of, self._tool))
+
+    def of_tool(self, of: Whose, tool: Any) -> Listener:
+        """For what a tool is to get, or has given."""
+        return Listener(self._change, of, tool if isinstance(tool, str) else None)
+
+
+def for_tool(change: Change, of: Whose, tool: Any = None) -> Change:
+    """The change for what a tool is to get, or has given."""
+    return change.of_tool(of, tool) if isinstance(change, Listener) else change
+
+
+def _for_block(block: Mapping[str, Any], change: Change) -> Change:
+    """The change for what is in a part of a message, or in a message."""
+    kind = str(block.get("type") or "")
+    if block.get("role") == "tool" or kind.endswith(("tool_result", "_call_output")):
+        return for_tool(change, "tool_result", block.get("name"))
+    if kind.endswith(("tool_use", "_call")):
+        return for_tool(change, "tool_call", block.get("name"))
+    return change
+
+
+_CALLS = frozenset(("toolUse", "functionCall", "function_call"))
+_RESULTS = frozenset(("toolResult", "functionResponse", "function_response"))
+
+
+def _for_field(name: Any, value: Any, change: Change) -> Change:
+    """The same where a field says it."""
+    if name in _CALLS or name in _RESULTS:
+        tool = mapping(value).get("name") or getattr(value, "name", None)
+        return for_tool(change, "tool_call" if name in _CALLS else "tool_result", tool)
+    return change
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -102,6 +157,7 @@ def total(*counts: Any) -> int | None:
 _NOT_SAID = frozenset(
     ("type", "role", "id", "call_id", "tool_call_id", "tool_use_id", "toolUseId", "name", "status", "signature",
      "format", "media_type", "mime_type", "mimeType", "detail", "index", "object", "cache_control", "cachePoint",
+     "item_id", "logprobs", "obfuscation",
      "file_id", "fileUri", "file_uri", "encrypted_content", "thoughtSignature", "thought_signature", "server_label")
 )  # fmt: skip
 """What of a message's parts names and points, and is read by machines alone."""
@@ -117,7 +173,10 @@ def changed(value: Any, change: Callable[[str], str]) -> Any:
         return change(value)
     inside: Any = value  # isinstance makes `value` a mapping of unknown types; this stays Any
     if isinstance(value, Mapping):
-        return {name: _changed_field(name, item, inside, change) for name, item in inside.items()}
+        change = _for_block(inside, change)
+        return {
+            name: _changed_field(name, item, inside, _for_field(name, item, change)) for name, item in inside.items()
+        }
     return [changed(item, change) for item in inside] if isinstance(value, (list, tuple)) else inside
 
 
@@ -131,10 +190,12 @@ def change_within(thing: Any, change: Callable[[str], str]) -> None:
     """The same in an SDK's object, which is changed itself."""
     fields: dict[str, Any] = getattr(thing, "__dict__", None) or {}
     extra: dict[str, Any] = getattr(thing, "model_extra", None) or {}
+    whole = _for_block(fields, change)
     for place in (fields, extra):
         for name, value in list(place.items()):
             if not _is_said(name, value, fields):
                 continue
+            change = _for_field(name, value, whole)
             if isinstance(value, (str, dict)):
                 place[name] = _changed_field(name, value, fields, change)
             elif isinstance(value, list):

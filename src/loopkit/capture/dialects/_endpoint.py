@@ -77,9 +77,8 @@ class Endpoint:
         """See `Dialect.with_input`."""
         return {name: changed_texts(value, change) if name in self.asks else value for name, value in request.items()}
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return []
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """See `Dialect.hear`."""
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""

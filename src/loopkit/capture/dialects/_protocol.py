@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from loopkit.capture.dialects._content import Whose
 from loopkit.types import Kind, Message, ModelCall, Variant
 
 Request = Mapping[str, Any]
@@ -60,12 +61,42 @@ class Dialect(Protocol):
         """A copy of the request with what a guard should see, the turns since the model last spoke, changed."""
         ...
 
-    def output_texts(self, response: Any) -> list[str]:
-        """What the model said, from the SDK's response object."""
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """Have the change see what the model said, in the SDK's response object, which stays as it is."""
         ...
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """A copy of the response object with those texts changed."""
+        ...
+
+
+class Piece(NamedTuple):
+    """What a chunk of a stream says of one text."""
+
+    channel: tuple[Any, ...]
+    """Which text of the answer; the first item is what `ended` names."""
+    text: str
+    of: Whose = "words"
+    tool: str | None = None
+    """Where it is known: it need not be said again."""
+    is_whole: bool = False
+    """Whether it is the whole text once more, at its end."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A dialect that knows what each chunk of a stream says, so that it can be changed."""
+
+    def pieces(self, chunk: Any) -> list[Piece]:
+        """What it says, in order."""
+        ...
+
+    def ended(self, chunk: Any) -> list[Any]:
+        """The texts that are over with it, by the first items of their channels."""
+        ...
+
+    def with_pieces(self, chunk: Any, texts: Sequence[str]) -> Any:
+        """A copy that says these instead, one for each piece. What is known of single tokens is taken away."""
         ...
 
 

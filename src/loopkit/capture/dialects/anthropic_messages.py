@@ -13,6 +13,7 @@ from loopkit.capture.dialects._content import (
     change_within,
     changed,
     changed_texts,
+    for_tool,
     json_or_text,
     mapping,
     objects,
@@ -20,9 +21,9 @@ from loopkit.capture.dialects._content import (
     sequence,
     since_the_model_spoke,
     some,
-    texts_in,
     total,
 )
+from loopkit.capture.dialects._protocol import Piece
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
@@ -89,13 +90,18 @@ class Messages:
             }
         return {**request, "messages": messages}
 
+    def with_turns(self, request: Request, turns: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """See `Dialect.with_turns`."""
+        more = [{"role": role, "content": text} for role, text in turns]
+        return {**request, "messages": [*sequence(request.get("messages")), *more]}
+
     def text(self, response: Any) -> str:
         """See `Dialect.text`."""
         return "".join(block.text for block in some(response, "content") if getattr(block, "type", None) == "text")
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return texts_in(lambda change: self._changed(response, change))
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """See `Dialect.hear`."""
+        self._changed(response, change)
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""
@@ -104,10 +110,29 @@ class Messages:
     def _changed(self, response: Any, change: Callable[[str], str]) -> Any:
         for block in some(response, "content"):
             if getattr(block, "type", None) == "tool_use":
-                block.input = changed_texts(block.input, change)
+                called = for_tool(change, "tool_call", block.name)
+                block.input = changed_texts(block.input, called)
             else:
                 change_within(block, change)
         return response
+
+    def pieces(self, chunk: Any) -> list[Piece]:
+        """See `Streaming.pieces`."""
+        found = _piece(chunk)
+        return [] if found is None else [found[0]]
+
+    def ended(self, chunk: Any) -> list[Any]:
+        """See `Streaming.ended`."""
+        return [chunk.index] if chunk.type == "content_block_stop" else []
+
+    def with_pieces(self, chunk: Any, texts: Sequence[str]) -> Any:
+        """See `Streaming.with_pieces`."""
+        copy = chunk.model_copy(deep=True)
+        found = _piece(copy)
+        if found is not None:
+            _, delta, name = found
+            setattr(delta, name, texts[0])
+        return copy
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """See `Dialect.render`."""
@@ -125,6 +150,26 @@ class Messages:
     def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
         """See `Dialect.send`."""
         return client.messages.create(**arguments)
+
+
+def _piece(chunk: Any) -> tuple[Piece, Any, str] | None:
+    """What an event says, and where it says so."""
+    if chunk.type == "content_block_start":
+        block = chunk.content_block
+        name = "thinking" if block.type == "thinking" else "text"
+        if block.type in ("tool_use", "server_tool_use"):
+            return Piece((chunk.index,), "", "tool_call", block.name), block, "text"
+        said = getattr(block, name, None)
+        return (Piece((chunk.index,), said), block, name) if isinstance(said, str) else None
+    if chunk.type == "content_block_delta":
+        for name in ("text", "partial_json", "thinking"):
+            if isinstance(said := getattr(chunk.delta, name, None), str):
+                return (
+                    Piece((chunk.index,), said, "tool_call" if name == "partial_json" else "words"),
+                    chunk.delta,
+                    name,
+                )
+    return None
 
 
 class MessagesFold:

@@ -20,7 +20,6 @@ from loopkit.capture.dialects._content import (
     objects,
     sequence,
     since_the_model_spoke,
-    texts_in,
     total,
 )
 from loopkit.capture.dialects._endpoint import Endpoint, text_parts
@@ -104,9 +103,9 @@ class Converse:
         """See `Conversation.text`."""
         return "".join(message.text for message in self.answered(response))
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return texts_in(lambda change: self.with_output(response, change))
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """See `Dialect.hear`."""
+        self.with_output(response, change)
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""
@@ -220,9 +219,9 @@ class Invoke:
             return {**request, "body": changed(request.get("body"), change)}
         return {**request, "body": maker.with_input(_body(request), change)}
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`: all texts of the answer, whoever made its shape."""
-        return texts_in(lambda change: self.with_output(response, change))
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """See `Dialect.hear`: all texts of the answer, whoever made its shape."""
+        self.with_output(response, change)
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""

@@ -121,11 +121,11 @@ class GenerateContent:
         """See `Conversation.text`."""
         if hasattr(response, "candidates"):  # what the application gets
             return str(response.text or "")
-        return "".join(self.output_texts(response))
+        return "".join(texts_in(lambda change: self.hear(response, change)))
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return texts_in(lambda change: self.with_output(response, change))
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """See `Dialect.hear`."""
+        self.with_output(response, change)
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""

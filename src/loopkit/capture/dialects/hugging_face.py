@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loopkit.capture.dialects._content import mapping, texts_in
+from loopkit.capture.dialects._content import mapping
 from loopkit.capture.dialects._loose import loose, plain
 from loopkit.capture.dialects._protocol import Fold
 from loopkit.capture.dialects.openai_chat import Chat, ChatFold
@@ -20,9 +20,9 @@ class HuggingFaceChat(Chat):
         """See `Dialect.fold`."""
         return HuggingFaceFold()
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return texts_in(lambda change: self._changed(loose(mapping(response)), change))
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """See `Dialect.hear`."""
+        self._changed(loose(mapping(response)), change)
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""

@@ -21,7 +21,7 @@ from loopkit.capture.dialects.hugging_face import HuggingFaceChat
 from loopkit.capture.dialects.mistral_chat import MistralChat, MistralEmbeddings, MistralFill
 from loopkit.capture.dialects.neutral import Neutral
 from loopkit.capture.dialects.ollama_api import OllamaChat, OllamaEmbed, OllamaGenerate
-from loopkit.capture.dialects.openai_chat import Chat
+from loopkit.capture.dialects.openai_chat import OpenAIChat
 from loopkit.capture.dialects.openai_endpoints import (
     Batches,
     Completions,
@@ -35,7 +35,7 @@ from loopkit.capture.dialects.openai_responses import Responses
 from loopkit.types import ModelCall, Span, Usage
 from loopkit.wire.media import with_references
 
-CHAT, RESPONSES, MESSAGES = Chat(), Responses(), Messages()
+CHAT, RESPONSES, MESSAGES = OpenAIChat(), Responses(), Messages()
 NEUTRAL = Neutral()
 EMBEDDINGS, COMPLETIONS = Embeddings(), Completions()
 GENERATE_CONTENT, GOOGLE_EMBEDDINGS = GenerateContent(), GoogleEmbeddings()

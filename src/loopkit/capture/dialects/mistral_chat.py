@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loopkit.capture.dialects._content import changed_texts, mapping, objects, texts_in
+from loopkit.capture.dialects._content import changed_texts, mapping, objects
 from loopkit.capture.dialects._protocol import Fold
 from loopkit.capture.dialects.openai_chat import Chat, ChatFold
 from loopkit.capture.dialects.openai_endpoints import Embeddings
@@ -43,9 +43,9 @@ class MistralChat(Chat):
         """See `Dialect.fold`."""
         return MistralFold()
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return texts_in(lambda change: self.with_output(response, change))
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """See `Dialect.hear`."""
+        self.with_output(response, change)
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""

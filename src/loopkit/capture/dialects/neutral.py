@@ -65,9 +65,10 @@ class Neutral:
         """Nor is there anything left to change."""
         return dict(request)
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return [message.text for message in self.answered(mapping(response))]
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """See `Dialect.hear`."""
+        for message in self.answered(mapping(response)):
+            change(message.text)
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Neutral.with_input`."""

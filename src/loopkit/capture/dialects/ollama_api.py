@@ -189,9 +189,8 @@ class OllamaEmbed(OllamaChat):
         """See `Dialect.with_input`."""
         return {**request, **{n: changed(request[n], change) for n in ("input", "prompt") if n in request}}
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return []
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """See `Dialect.hear`."""
 
 
 def _message(item: Mapping[str, Any]) -> Message:

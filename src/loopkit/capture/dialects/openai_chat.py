@@ -6,11 +6,13 @@ Shapes: https://platform.openai.com/docs/api-reference/chat
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from loopkit.capture.dialects._content import (
     changed,
+    for_tool,
     json_or_text,
     mapping,
     objects,
@@ -18,9 +20,8 @@ from loopkit.capture.dialects._content import (
     sequence,
     since_the_model_spoke,
     some,
-    texts_in,
 )
-from loopkit.capture.dialects._protocol import Fold
+from loopkit.capture.dialects._protocol import Fold, Piece
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
@@ -93,17 +94,19 @@ class Chat:
         """See `Dialect.with_input`."""
         messages = list(sequence(request.get("messages")))
         for index in since_the_model_spoke(messages):
-            if messages[index].get("role") not in _INSTRUCTS:
-                messages[index] = {**messages[index], "content": changed(messages[index].get("content"), change)}
+            role = messages[index].get("role")
+            if role not in _INSTRUCTS:
+                said = for_tool(change, "tool_result") if role in ("tool", "function") else change
+                messages[index] = {**messages[index], "content": changed(messages[index].get("content"), said)}
         return {**request, "messages": messages}
 
     def text(self, response: Any) -> str:
         """See `Dialect.text`."""
         return "".join(c.message.content or "" for c in some(response, "choices") if c.message)
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return texts_in(lambda change: self._changed(response, change))
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """See `Dialect.hear`."""
+        self._changed(response, change)
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`. What the SDK had parsed from a changed text is taken away."""
@@ -114,14 +117,16 @@ class Chat:
             for name in ("content", *_OTHER_TEXTS):
                 change_text(message, name, "parsed", change)
             if getattr(message, "function_call", None) is not None:
-                change_text(message.function_call, "arguments", None, change)
+                called = for_tool(change, "tool_call", message.function_call.name)
+                change_text(message.function_call, "arguments", None, called)
             if getattr(message, "audio", None) is not None:
                 change_text(message.audio, "transcript", None, change)
             for call in some(message, "tool_calls"):
                 if getattr(call, "function", None) is not None:
-                    change_text(call.function, "arguments", "parsed_arguments", change)
+                    called = for_tool(change, "tool_call", getattr(call.function, "name", None))
+                    change_text(call.function, "arguments", "parsed_arguments", called)
                 if getattr(call, "custom", None) is not None:
-                    change_text(call.custom, "input", None, change)
+                    change_text(call.custom, "input", None, for_tool(change, "tool_call", call.custom.name))
         return response
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -131,6 +136,36 @@ class Chat:
     def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
         """See `Dialect.send`."""
         return client.chat.completions.create(**arguments)
+
+
+class OpenAIChat(Chat):
+    """Of OpenAI's own SDK and those made like it, whose objects and chunks are alike."""
+
+    def with_turns(self, request: Request, turns: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """See `Dialect.with_turns`."""
+        more = [{"role": role, "content": text} for role, text in turns]
+        return {**request, "messages": [*sequence(request.get("messages")), *more]}
+
+    def pieces(self, chunk: Any) -> list[Piece]:
+        """See `Streaming.pieces`."""
+        return [piece for piece, _ in _pieces(chunk)]
+
+    def ended(self, chunk: Any) -> list[Any]:
+        """See `Streaming.ended`."""
+        return [choice.index for choice in some(chunk, "choices") if choice.finish_reason is not None]
+
+    def with_pieces(self, chunk: Any, texts: Sequence[str]) -> Any:
+        """See `Streaming.with_pieces`."""
+        copy = chunk.model_copy(deep=True)
+        for (piece, put), text in zip(_pieces(copy), texts, strict=True):
+            if text != piece.text:
+                put(text)
+        for choice in some(copy, "choices"):
+            if getattr(choice, "logprobs", None) is not None:
+                choice.logprobs = None
+            if choice.model_extra and "token_ids" in choice.model_extra:
+                del choice.model_extra["token_ids"]
+        return copy
 
 
 class ChatFold:
@@ -241,6 +276,37 @@ class _Choice:
         if self.token_ids:
             result["token_ids"] = self.token_ids
         return result
+
+
+def _pieces(chunk: Any) -> Iterator[tuple[Piece, Callable[[str], None]]]:
+    """What a chunk says, each with what puts something else in its place."""
+    for choice in some(chunk, "choices"):
+        delta = choice.delta
+        if delta is None:
+            continue
+        fields: dict[str, Any] = delta.__dict__
+        extra: dict[str, Any] = delta.model_extra or {}
+        for name in ("content", *_OTHER_TEXTS):  # where its fields lie: to ask for what it lacks costs most of all
+            if isinstance(text := fields.get(name, extra.get(name)), str) and text:
+                yield Piece((choice.index, name), text), partial(setattr, delta, name)
+        if (function := fields.get("function_call")) is not None and function.arguments:
+            piece = Piece((choice.index, "function_call"), function.arguments, "tool_call", function.name)
+            yield piece, partial(setattr, function, "arguments")
+        if isinstance(text := mapping(sound := extra.get("audio")).get("transcript"), str):
+            yield Piece((choice.index, "audio"), text), partial(_put, sound, "transcript")
+        for call in delta.tool_calls or ():
+            channel = (choice.index, "tool", call.index)
+            if call.function is not None:
+                function = call.function
+                said = Piece(channel, function.arguments or "", "tool_call", function.name)
+                yield said, partial(setattr, function, "arguments")
+            elif custom := mapping(mapping(call.model_extra).get("custom")):
+                said = Piece(channel, custom.get("input") or "", "tool_call", custom.get("name"))
+                yield said, partial(_put, custom, "input")
+
+
+def _put(place: Any, name: str, text: str) -> None:
+    place[name] = text
 
 
 def _joined(sound: Mapping[str, list[Any]]) -> dict[str, Any]:

@@ -80,9 +80,10 @@ class Completions(Endpoint):
         """See `Dialect.fold`."""
         return CompletionsFold()
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return [choice.text for choice in response.choices or () if choice.text]
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """See `Dialect.hear`."""
+        for choice in response.choices or ():
+            change(choice.text or "")
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""
@@ -207,9 +208,9 @@ class Transcriptions(Endpoint):
         """See `Dialect.kept`."""
         return response if hasattr(response, "model_dump_json") else as_dict(response)
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return [response] if isinstance(response, str) else [response.text]
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """See `Dialect.hear`."""
+        change(response if isinstance(response, str) else response.text)
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""

@@ -9,17 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loopkit.capture.dialects._content import (
+    Listener,
+    Said,
+    Whose,
     change_within,
     changed,
     changed_texts,
+    for_tool,
     json_or_text,
     mapping,
     objects,
     other_part,
     sequence,
     some,
-    texts_in,
 )
+from loopkit.capture.dialects._protocol import Piece
 from loopkit.capture.dialects.openai_chat import change_text
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
@@ -94,17 +98,52 @@ class Responses:
                 items[index] = changed(item, change)
         return {**prompted, "input": items} if "input" in request else prompted
 
+    def with_turns(self, request: Request, turns: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """See `Dialect.with_turns`."""
+        given = request.get("input")
+        items = [{"role": "user", "content": given}] if isinstance(given, str) else list(sequence(given))
+        return {**request, "input": [*items, *({"role": role, "content": text} for role, text in turns)]}
+
     def text(self, response: Any) -> str:
         """See `Dialect.text`."""
         return "".join(part.text for part in _text_parts(response))
 
-    def output_texts(self, response: Any) -> list[str]:
-        """See `Dialect.output_texts`."""
-        return texts_in(lambda change: _changed_in(response, change))
+    def hear(self, response: Any, change: Callable[[str], str]) -> None:
+        """See `Dialect.hear`."""
+        _changed_in(response, change)
 
     def with_output(self, response: Any, change: Callable[[str], str]) -> Any:
         """See `Dialect.with_output`."""
         return _changed_in(response.model_copy(deep=True), change)
+
+    def pieces(self, chunk: Any) -> list[Piece]:
+        """See `Streaming.pieces`."""
+        if _is_delta(chunk):
+            of: Whose = "tool_call" if chunk.type.startswith(_TOOL_DELTAS) else "words"
+            return [Piece((_channel(chunk),), chunk.delta, of)]
+        found: list[Piece] = []
+
+        def hear(said: Said) -> str:
+            found.append(Piece((), said.text, said.of, said.tool, is_whole=True))
+            return said.text
+
+        _visit(chunk, Listener(hear))
+        return found
+
+    def ended(self, chunk: Any) -> list[Any]:
+        """See `Streaming.ended`."""
+        return [_channel(chunk)] if chunk.type.endswith(".done") else []
+
+    def with_pieces(self, chunk: Any, texts: Sequence[str]) -> Any:
+        """See `Streaming.with_pieces`."""
+        copy, rest = chunk.model_copy(deep=True), list(texts)
+        if _is_delta(copy):
+            copy.delta = rest.pop(0)
+        else:
+            _visit(copy, lambda _: rest.pop(0))
+        if getattr(copy, "logprobs", None):
+            copy.logprobs = []
+        return copy
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """See `Dialect.render`."""
@@ -113,6 +152,38 @@ class Responses:
     def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
         """See `Dialect.send`."""
         return client.responses.create(**arguments)
+
+
+_TOOL_DELTAS = (
+    "response.function_call_arguments", "response.custom_tool_call_input", "response.mcp_call_arguments",
+    "response.code_interpreter_call_code",
+)  # fmt: skip
+
+
+def _is_delta(event: Any) -> bool:
+    """Whether it says the next piece of a text; sounds come in pieces too."""
+    kind: str = event.type
+    return kind.endswith(".delta") and kind != "response.audio.delta" and isinstance(event.delta, str)
+
+
+def _channel(event: Any) -> tuple[Any, ...]:
+    part = getattr(event, "content_index", getattr(event, "summary_index", None))
+    return event.type.rpartition(".")[0], getattr(event, "output_index", None), part
+
+
+def _visit(event: Any, change: Callable[[str], str]) -> None:
+    """Change the texts that an event says as a whole."""
+    if getattr(event, "response", None) is not None:
+        _changed_in(event.response, change)
+    elif getattr(event, "item", None) is not None:
+        _change_item(event.item, change)
+    elif getattr(event, "part", None) is not None:
+        change_within(event.part, change)
+    else:
+        for name in ("text", "refusal", "transcript"):
+            change_text(event, name, None, change)
+        for name in ("arguments", "input", "code"):
+            change_text(event, name, None, for_tool(change, "tool_call"))
 
 
 class ResponsesFold:
@@ -249,16 +320,21 @@ def _text_parts(response: Any) -> list[Any]:
 def _changed_in(response: Any, change: Callable[[str], str]) -> Any:
     """The response itself, with what the model said changed: texts, refusals, and what tools are to get."""
     for item in some(response, "output"):
-        kind = getattr(item, "type", None)
-        if kind == "message":
-            for part in some(item, "content"):
-                is_text = getattr(part, "type", None) == "output_text"
-                change_text(part, "text" if is_text else "refusal", "parsed", change)
-        elif kind == "function_call":
-            change_text(item, "arguments", "parsed_arguments", change)
-        else:
-            change_within(item, change)
+        _change_item(item, change)
     return response
+
+
+def _change_item(item: Any, change: Callable[[str], str]) -> None:
+    kind = getattr(item, "type", None)
+    if kind == "message":
+        for part in some(item, "content"):
+            is_text = getattr(part, "type", None) == "output_text"
+            change_text(part, "text" if is_text else "refusal", "parsed", change)
+    elif kind == "function_call":
+        called = for_tool(change, "tool_call", getattr(item, "name", None))
+        change_text(item, "arguments", "parsed_arguments", called)
+    else:
+        change_within(item, change)
 
 
 def _is_the_models(item: Mapping[str, Any]) -> bool:

@@ -186,7 +186,7 @@ class Hook:
     def _refuse_unseen(self, options: Any) -> None:
         """A raw response passes as bytes: what checks outputs would not see it. Said before anything is sent."""
         asked_raw = any(str(name).lower() == _RAW for name in (options.headers or ()))
-        if asked_raw and any(getattr(each, "output", None) for each in self.interceptors):
+        if asked_raw and any(getattr(each, "sees_output", False) for each in self.interceptors):
             raise InvalidInput(
                 "with_raw_response and with_streaming_response can't be used with a guard that checks outputs: "
                 "call create(), or wrap a client of its own without output checks"

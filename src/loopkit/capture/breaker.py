@@ -1,0 +1,38 @@
+"""A circuit breaker: what keeps failing is left alone for a while, then tried once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Breaker:
+    """Of one thing that may fail. Threads may share it: at worst one try more is made."""
+
+    __slots__ = ("_count", "_failures", "_now", "_seconds", "_until")
+
+    def __init__(self, failures: int = 5, seconds: float = 30.0, now: Callable[[], float] = time.monotonic) -> None:
+        self._failures = failures
+        self._seconds = seconds
+        self._now = now
+        self._count = 0
+        self._until = 0.0
+
+    def is_open(self) -> bool:
+        """Whether it is to be left alone now. Once the time is over, one caller is told that it isn't."""
+        if self._count < self._failures:
+            return False
+        now = self._now()
+        if now < self._until:
+            return True
+        self._until = now + self._seconds
+        return False
+
+    def worked(self) -> None:
+        """It did."""
+        self._count = 0
+
+    def failed(self) -> None:
+        """It didn't."""
+        self._count += 1
+        self._until = self._now() + self._seconds

@@ -1,0 +1,314 @@
+"""One call under a guard's eyes: its checks are asked about texts, and what they say is recorded and acted on."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import time
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, NoReturn, TypeAlias
+
+from loopkit import _host
+from loopkit.capture.chain import Begin, Effect, Join, Pause, Running
+from loopkit.capture.drive import in_time
+from loopkit.detect.patterns import Finding
+from loopkit.errors import Blocked, Held
+from loopkit.guard.check import Placed, Seen, Trip
+from loopkit.guard.stream import Edits, SpanWatch
+from loopkit.guard.verdicts import record
+from loopkit.types import Verdict
+
+GRAVITY: Final = {"allow": 0, "flag": 1, "redact": 2, "replace": 3, "retry": 4, "hold": 5, "block": 6}
+STOPPING: Final = ("retry", "hold", "block")
+_SLICE: Final = 4_000
+"""Characters that are looked at in one go: less than a millisecond's work."""
+
+
+Looked: TypeAlias = "tuple[tuple[Placed, ...], str, Seen]"
+"""The checks that look at a text."""
+
+
+class Tripped(Exception):
+    """A check that ran beside the call has found what stops it."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A check that is being asked while the call is made."""
+
+    place: Placed
+    seen: Seen
+    running: Running
+
+
+class Examination:
+    """Of one call. `budget` is what all checks together may keep it waiting, in seconds."""
+
+    def __init__(self, budget: float | None = None) -> None:
+        self._deadline = None if budget is None else time.monotonic() + budget
+
+    def of(
+        self, places: Iterable[Placed], text: str, seen: Seen, runs: tuple[str, ...] = ("before",)
+    ) -> Generator[Effect, Any, tuple[Verdict, str]]:
+        """The gravest verdict, and the text as it goes on, by the checks that run so. First those are asked that find
+        spans, all in the text as it came; then the others; then, all at once, those that wait for something."""
+        taking = [each for each in places if each.how.run in runs and _is_drawn(each)]
+        spans = [each for each in taking if finds_spans(each)]
+        gravest, text = yield from self._of_spans(spans, text, seen)
+        rest = [each for each in taking if not finds_spans(each)]
+        for place in [each for each in rest if not each.waits]:
+            if gravest.action in STOPPING:
+                return gravest, text
+            gravest, text = self._applied(gravest, self.asked(place, text, seen), text)
+        if gravest.action in STOPPING:
+            return gravest, text
+        waiting = [each for each in rest if each.waits]
+        return (yield from self._waited(gravest, waiting, text, seen))
+
+    def asked(self, place: Placed, text: str, seen: Seen) -> Verdict:
+        """What a check says that answers at once."""
+        if place.breaker.is_open():
+            return self.failed(place, seen, "it kept failing, so it is left alone for a while")
+        try:
+            trip = _trip(place.ask(text, seen))
+        except Exception as error:  # noqa: BLE001  # a check may raise anything; its class says what that means
+            return self.failed(place, seen, _words(error), error)
+        place.breaker.worked()
+        return self.said(place, trip, seen)
+
+    def said(self, place: Placed, trip: Trip | None, seen: Seen, seconds: float | None = None) -> Verdict:
+        """What a trip amounts to, recorded."""
+        if trip is None:
+            return Verdict(action="allow", check=place.check.name, stage=seen.stage)
+        verdict = Verdict(
+            action=trip.action, check=place.check.name, stage=seen.stage, reason=trip.reason, score=trip.score,
+            text=trip.text, mode=_mode(place),
+        )  # fmt: skip
+        record(verdict, place.on_error, seconds)
+        return _enforced(verdict)
+
+    def failed(self, place: Placed, seen: Seen, why: str, error: Exception | None = None) -> Verdict:
+        """What it amounts to that a check failed, recorded."""
+        name = place.check.name
+        if error is not None:
+            place.breaker.failed()
+            _host.warn_once(f"check {name}", f"the check {name!r} failed ({error!r}); it fails {place.on_error}")
+        verdict = Verdict(
+            action="allow" if place.on_error == "open" else "block", check=name, stage=seen.stage,
+            reason=f"the check itself failed: {why}", mode=_mode(place), failed=True,
+        )  # fmt: skip
+        record(verdict, place.on_error, None)
+        return _enforced(verdict)
+
+    def begin_beside(self, texts: Iterable[Looked]) -> Generator[Effect, Any, list[Beside]]:
+        """Ask the parallel ones. Raises `Tripped` in the call's place when one says stop."""
+        found: list[Beside] = []
+        for places, text, seen in texts:
+            for place in [each for each in places if each.how.run == "parallel" and _is_drawn(each)]:
+                if place.breaker.is_open():
+                    self._stop(self.failed(place, seen, "it kept failing, so it is left alone for a while"))
+                    continue
+                work = self._beside(place, text, seen)
+                running = yield Begin(work, place.how.timeout, blocks=not place.is_async)
+                found.append(Beside(place, seen, running))
+        return found
+
+    def join_beside(self, beside: Iterable[Beside]) -> Generator[Effect, Any, None]:
+        """Wait for those that are still being asked."""
+        for each in beside:
+            try:
+                yield Join(each.running)
+            except Tripped as tripped:
+                raise_for(tripped.verdict)
+            except TimeoutError as error:
+                self._stop(self.failed(each.place, each.seen, _words(error), error))
+
+    def ask_after(self, texts: Iterable[Looked]) -> Generator[Effect, Any, None]:
+        """Have those asked that look when all is over; nobody waits for them."""
+        for places, text, seen in texts:
+            for place in [each for each in places if each.how.run == "after" and _is_drawn(each)]:
+                if not place.breaker.is_open():
+                    work = self._beside(place, text, seen)
+                    yield Begin(work, None, blocks=not place.is_async, is_waited_for=False)
+
+    def verdict_of_spans(self, place: Placed, found: list[Finding], seen: Seen) -> Verdict:
+        """What spans amount to."""
+        check: Any = place.check
+        return self.said(place, Trip(check.action, check.why(found)) if found else None, seen)
+
+    def _of_spans(self, places: list[Placed], text: str, seen: Seen) -> Generator[Effect, Any, tuple[Verdict, str]]:
+        gravest, edits = Verdict(action="allow", check="", stage=seen.stage), Edits()
+        for place in places:
+            found = yield from self._found(place, text)
+            if isinstance(found, Exception):
+                verdict = self.failed(place, seen, _words(found), found)
+            else:
+                verdict = self.verdict_of_spans(place, found, seen)
+                if verdict.action == "redact":
+                    edits.add(found)
+            gravest = graver(gravest, verdict)
+            if verdict.action in STOPPING:
+                return gravest, text
+        text = edits.applied(text, 0)
+        return (replace(gravest, text=text) if gravest.action == "redact" else gravest), text
+
+    @staticmethod
+    def _found(place: Placed, text: str) -> Generator[Effect, Any, list[Finding] | Exception]:
+        check: Any = place.check
+        try:
+            if len(text) <= _SLICE:
+                return list(check.find(text))
+            watch = SpanWatch(check)
+            found: list[Finding] = []
+            for at in range(0, len(text), _SLICE):
+                found += watch.feed(text[at : at + _SLICE], final=at + _SLICE >= len(text))
+                yield Pause()
+            return found
+        except Exception as error:  # noqa: BLE001  # a check may raise anything; its class says what that means
+            return error
+
+    def _waited(
+        self, gravest: Verdict, places: list[Placed], text: str, seen: Seen
+    ) -> Generator[Effect, Any, tuple[Verdict, str]]:
+        """All at once. Of several that would change the text, the later ones are asked again about the changed one."""
+        begun: list[tuple[Placed, Running | Verdict]] = []
+        for place in places:
+            begun.append((place, (yield from self._begun(place, text, seen))))
+        came = text
+        for place, running in begun:
+            verdict = (yield from self._joined(place, running, seen)) if isinstance(running, Running) else running
+            if verdict.action in ("redact", "replace") and text != came:
+                again = yield from self._begun(place, text, seen)
+                verdict = (yield from self._joined(place, again, seen)) if isinstance(again, Running) else again
+            gravest, text = self._applied(gravest, verdict, text)
+            if gravest.action in STOPPING:
+                break
+        return gravest, text
+
+    def _begun(self, place: Placed, text: str, seen: Seen) -> Generator[Effect, Any, Running | Verdict]:
+        if place.breaker.is_open():
+            return self.failed(place, seen, "it kept failing, so it is left alone for a while")
+        left = None if self._deadline is None else self._deadline - time.monotonic()
+        if left is not None and left <= 0:
+            return self.failed(place, seen, "the guard's budget is spent")
+        known = [each for each in (place.how.timeout, left) if each is not None]
+        work = _timed(partial(place.ask, text, seen), is_async=place.is_async)
+        running: Running = yield Begin(work, min(known, default=None), blocks=not place.is_async)
+        return running
+
+    def _joined(self, place: Placed, running: Running, seen: Seen) -> Generator[Effect, Any, Verdict]:
+        try:
+            trip, seconds = yield Join(running)
+            trip = _trip(trip)
+        except Exception as error:  # noqa: BLE001  # see above
+            return self.failed(place, seen, _words(error), error)
+        place.breaker.worked()
+        return self.said(place, trip, seen, seconds)
+
+    def _beside(self, place: Placed, text: str, seen: Seen) -> Callable[[], Any]:
+        """The check as work of its own, which raises `Tripped` where the call is to stop."""
+        ask = _timed(partial(place.ask, text, seen), is_async=place.is_async)
+
+        def judged(outcome: Any) -> None:
+            if isinstance(outcome, Exception):
+                verdict = self.failed(place, seen, _words(outcome), outcome)
+            else:
+                trip, seconds = outcome
+                place.breaker.worked()
+                if trip is not None and trip.action in ("redact", "replace", "retry") and _mode(place) == "enforce":
+                    trip = Trip("block", f"{trip.reason} (too late to {trip.action} it)", None, trip.score)
+                verdict = self.said(place, trip, seen, seconds)
+            if verdict.action in STOPPING:
+                raise Tripped(verdict)
+
+        def work() -> None:
+            try:
+                trip, seconds = ask()
+                outcome: Any = (_trip(trip), seconds)
+            except Exception as error:  # noqa: BLE001  # see above
+                outcome = error
+            judged(outcome)
+
+        async def awork() -> None:
+            try:
+                trip, seconds = await in_time(ask(), place.how.timeout)
+                outcome: Any = (_trip(trip), seconds)
+            except Exception as error:  # noqa: BLE001  # see above
+                outcome = error
+            judged(outcome)
+
+        return awork if place.is_async else work
+
+    @staticmethod
+    def _applied(gravest: Verdict, verdict: Verdict, text: str) -> tuple[Verdict, str]:
+        if verdict.action in ("redact", "replace"):
+            text = verdict.text or ""
+        return graver(gravest, verdict), text
+
+    @staticmethod
+    def _stop(verdict: Verdict) -> None:
+        if verdict.action in STOPPING:
+            raise_for(verdict)
+
+
+def finds_spans(place: Placed) -> bool:
+    """Whether its check says where in a text something is."""
+    return hasattr(place.check, "find") and hasattr(place.check, "open_at")
+
+
+def graver(one: Verdict, other: Verdict) -> Verdict:
+    """Of two verdicts the one that weighs more, else the later."""
+    return other if GRAVITY[other.action] >= GRAVITY[one.action] and other.action != "allow" else one
+
+
+def raise_for(verdict: Verdict) -> NoReturn:
+    """Raises `Blocked`, or `Held`."""
+    raise (Held if verdict.action == "hold" else Blocked)(verdict)
+
+
+def _enforced(verdict: Verdict) -> Verdict:
+    return verdict if verdict.mode == "enforce" else replace(verdict, action="allow")
+
+
+def _mode(place: Placed) -> Any:
+    return "after" if place.how.run == "after" else "shadow" if place.how.shadow else "enforce"
+
+
+def _is_drawn(place: Placed) -> bool:
+    return place.how.sample >= 1 or random.random() < place.how.sample
+
+
+def _trip(said: Any) -> Trip | None:
+    if said is not None and not isinstance(said, Trip):
+        if inspect.iscoroutine(said):
+            said.close()
+        raise TypeError(f"it returned {type(said).__name__}, not a Trip or None")
+    if said is not None and said.action not in GRAVITY:
+        raise TypeError(f"it returned the action {said.action!r}")
+    if said is not None and said.action in ("redact", "replace") and not isinstance(said.text, str):
+        raise TypeError(f"it said {said.action} without a text to go on with")
+    return said
+
+
+def _timed(ask: Callable[[], Any], *, is_async: bool) -> Callable[[], Any]:
+    """Gives what it gives, and the seconds that it took."""
+
+    def timed() -> tuple[Any, float]:
+        began = time.monotonic()
+        return ask(), time.monotonic() - began
+
+    async def atimed() -> tuple[Any, float]:
+        began = time.monotonic()
+        return await ask(), time.monotonic() - began
+
+    return atimed if is_async else timed
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, TimeoutError) else type(error).__name__
