@@ -12,10 +12,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from loopkit import checks
-from loopkit.guard.spans import SpanCheck
 from loopkit.guard.stream import CONTEXT, LONGEST, Edits, SpanWatch, Windows
 
-CHECKS = [checks.pii(kinds=[*checks.pii().kinds, "domain"]), checks.secrets()]
+CHECKS: list[Any] = [
+    checks.pii(kinds=[*checks.pii().kinds, "domain"]), checks.secrets(),
+    checks.banned(["the card number", "office", "C++", "call me", "call me now", "Ünit über"]),
+    checks.urls(allow=["example.org", "*.example.com"]), checks.exfiltration(), checks.invisible(),
+]  # fmt: skip
 WORDS = st.sampled_from(
     """
     the a card number is call me on my phone tel: office ext. ext 12 x99 in 2024, 3.5 1234 5678 4111 1111
@@ -30,6 +33,11 @@ WORDS = st.sampled_from(
     SK0123456789abcdef0123456789abcdef Twilio AC9f86d081884c7d659a2feaa0c55ad015 discord token = mailchimp key
     9f86d081884c7d659a2feaa0c55ad015-us12 ' " ( ) , . - / : =
     eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV ü 日本 \u200b \ud800
+    ![a picture of](https://evil.example/x?d=1) ![x] (y) ![alt <img src="https://evil.example/p.png" alt="x"> <IMG SRC=
+    [ref]: //evil.example/r https:\\\\evil.example\\x https://example.org@evil.example/ data:text/html;base64,PGI+ url(
+    url('https://evil.example') Office C++ C office. me now ünit ÜBER u\u0308ber o\u200bffice x\u202ey x\u200dy
+    \U000e0041\U000e0042
+    \u2764\ufe0f a\ufe0f\ufe0f \U0001f3f4\U000e0067\U000e007f http:// // www. ) ]( ![ < >
     """.split()  # noqa: SIM905  # as a list it would be a page
 )
 TEXTS = st.lists(st.tuples(WORDS, st.sampled_from([" ", " ", " ", "", "\n", ", ", "-", "  "])), max_size=25).map(
@@ -44,7 +52,7 @@ def pieces(text: str, cuts: list[int]) -> list[str]:
     return [text[a:b] for a, b in pairwise(places)]
 
 
-def watched(check: SpanCheck, parts: list[str]) -> list[Any]:
+def watched(check: Any, parts: list[str]) -> list[Any]:
     """What is found as it comes."""
     watch = SpanWatch(check)
     found = [each for part in parts for each in watch.feed(part, final=False)]
@@ -56,19 +64,19 @@ def watched(check: SpanCheck, parts: list[str]) -> list[Any]:
 @example("call 555 234 5678 office now", [12, 13, 17, 18, 20])
 @example('curl -u "me:pass phrase here" x', [10, 15, 20])
 @example("-----BEGIN RSA PRIVATE KEY----- abc -----END RSA PRIVATE KEY----- x", [3, 12, 18, 33, 60])
-def test_what_is_found_does_not_hang_on_the_cuts(check: SpanCheck, text: str, cuts: list[int]) -> None:
+def test_what_is_found_does_not_hang_on_the_cuts(check: Any, text: str, cuts: list[int]) -> None:
     assert watched(check, pieces(text, cuts)) == check.find(text)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 @given(TEXTS)
-def test_nor_when_every_character_comes_alone(check: SpanCheck, text: str) -> None:
+def test_nor_when_every_character_comes_alone(check: Any, text: str) -> None:
     assert watched(check, list(text)) == check.find(text)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 @given(TEXTS, st.integers(1, 50), CUTS)
-def test_nor_in_a_long_text(check: SpanCheck, text: str, times: int, cuts: list[int]) -> None:
+def test_nor_in_a_long_text(check: Any, text: str, times: int, cuts: list[int]) -> None:
     """Longer than what is kept of it."""
     filler = "the quick brown fox jumps over the lazy dog and then it rests. "
     whole = filler * times + text + filler * (CONTEXT // 60) + text
@@ -108,7 +116,7 @@ def test_windows_begin_where_the_length_says(text: str, cuts: list[int], size: i
 @given(TEXTS, CUTS)
 def test_edits_are_the_same_in_parts(text: str, cuts: list[int]) -> None:
     edits = Edits()
-    for check in CHECKS:
+    for check in CHECKS[:2]:
         edits.add(check.find(text))
     whole, at = edits.applied(text, 0), 0
     said = ""

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 SECRETS = ("key", "private_key", "jwt")
 PERSONAL = ("email", "card", "iban", "phone")
 ALL = SECRETS + PERSONAL
+UNSEEN = "unseen"
+"""Of which nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,14 @@ def without(text: str, found: list[Finding]) -> str:
     pieces: list[str] = []
     position = 0
     for finding in found:
-        pieces += [text[position : finding.start], f"[{finding.kind.upper()}]"]
+        pieces += [text[position : finding.start], label(finding.kind)]
         position = finding.end
     return "".join(pieces) + text[position:]
+
+
+def label(kind: str) -> str:
+    """What stands in the place of something that was found."""
+    return "" if kind == UNSEEN else f"[{kind.upper()}]"
 
 
 def may_hold(text: str) -> bool:

@@ -11,7 +11,7 @@ from loopkit.capture.ambient import ambient
 from loopkit.capture.breaker import Breaker
 from loopkit.capture.chain import Call
 from loopkit.errors import InvalidInput
-from loopkit.types import Stage
+from loopkit.types import Message, Stage
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack as Unpack
@@ -47,6 +47,22 @@ class Seen:
     def task(self) -> str | None:
         """The task that the call is about."""
         return None if self.call is None else self.call.task
+
+    @property
+    def system_prompts(self) -> list[str]:
+        """What the model was told by whoever built the application."""
+        roles = ("system", "developer")
+        return [message.text for message in self._asked() if message.role in roles and message.text]
+
+    @property
+    def has_read_from_tools(self) -> bool:
+        """Whether the model has read what tools gave, at any turn of the conversation."""
+        return any(part.type == "tool_call_response" for message in self._asked() for part in message.parts)
+
+    def _asked(self) -> tuple[Message, ...]:
+        if self.call is None or self.call.dialect is None:
+            return ()
+        return self.call.dialect.asked(self.call.request)
 
     @property
     def user_id(self) -> str | None:

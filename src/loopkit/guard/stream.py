@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from loopkit.detect.patterns import Finding
+from loopkit.detect.patterns import Finding, label
 
 CONTEXT: Final = 600
 """Characters before a finding that may have a say in it."""
@@ -125,7 +125,7 @@ class Edits:
 
     def add(self, found: list[Finding]) -> None:
         """Where two checks' findings overlap, what is before and what is longer stays, and the other is cut."""
-        self._spans += [(each.start, each.end, f"[{each.kind.upper()}]") for each in found]
+        self._spans += [(each.start, each.end, label(each.kind)) for each in found]
         self._spans.sort(key=lambda span: (span[0], -span[1]))
         kept: list[tuple[int, int, str]] = []
         for start, end, said in self._spans:
