@@ -13,11 +13,13 @@ from loopkit.guard.lists import banned
 from loopkit.guard.spans import pii, secrets
 from loopkit.guard.tools import tools
 from loopkit.guard.unseen import invisible
+from loopkit.guard.weights import Weights
 
 __all__ = [
     "Check",
     "Seen",
     "Trip",
+    "Weights",
     "banned",
     "canary",
     "exfiltration",

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import unquote
 
+from loopkit.detect.patterns import classes
+
 _UNSEEN: Final = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
     "\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0001\U000e007f\U000e0100-\U000e01ef]"
@@ -34,6 +36,10 @@ _BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{16,65536}={0,
 _HEX: Final = re.compile(
     r"(?i)(?<![0-9a-z])(?:0x)?((?:[0-9a-f]{2}[ :]?){8,8192})(?![0-9a-z])|((?:\\x[0-9a-f]{2}){4,8192})"
 )
+_OF_BASE64: Final = classes(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-")
+_OF_HEX: Final = classes(b"0123456789abcdefABCDEF")
+_SIXTEEN: Final = b"\1" * 16
+"""The shortest piece of either; searched for in C, since most texts hold neither."""
 _MOST: Final = 8
 """Pieces that are decoded, at most."""
 _DEPTH: Final = 2
@@ -65,7 +71,8 @@ def _decoded(text: str) -> Iterator[str]:
     if "&" in text and (said := html.unescape(text)) != text:
         yield said
     found = 0
-    for match in _BASE64.finditer(text):
+    encoded = text.encode("utf-8", "surrogatepass")
+    for match in _BASE64.finditer(text) if _SIXTEEN in encoded.translate(_OF_BASE64) else ():
         data = _from_base64(match[0])
         words = None if data is None else _readable(data)
         if words is not None:
@@ -73,7 +80,8 @@ def _decoded(text: str) -> Iterator[str]:
             yield words
             if found >= _MOST:
                 return
-    for match in _HEX.finditer(text):
+    may_hold_hex = "\\x" in text or _SIXTEEN in encoded.translate(_OF_HEX, b" :")
+    for match in _HEX.finditer(text) if may_hold_hex else ():
         digits = re.sub(r"[^0-9a-f]", "", (match[1] or match[2].replace("\\x", "")).lower())
         words = _readable(bytes.fromhex(digits)) if len(digits) % 2 == 0 else None
         if words is not None:

@@ -2,42 +2,73 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from loopkit.detect.folding import views
 from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.weights import Weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from loopkit.guard.check import Options
 
+SHIPPED: Final = Path(__file__).with_name("injection.weights")
+"""Made by `python -m benchmarks.train_injection --write`; docs/guardrails.md says of what."""
+
 
 @dataclass(frozen=True, slots=True)
 class InjectionCheck:
-    """Finds phrases that try to replace a model's instructions. Rules only, so far. Fails closed."""
+    """Finds phrases that try to replace a model's instructions, and texts like others that did. Fails closed."""
 
     action: Action
+    weights: Weights | None
     how: How = PLAINLY
     name: str = "injection"
     on_error: OnError = "closed"
 
     def check(self, text: str, seen: Seen = ALONE) -> Trip | None:
         """See `Check.check`."""
+        weights = self.weights
         for plain in views(text):
             for rule, hints, pattern in _INJECTION:
                 if any(hint in plain for hint in hints) and pattern.search(plain):
-                    return Trip(self.action, f"the text tries to {rule}")
+                    return Trip(self.action, f"the text tries to {rule}", score=1.0)
+            likeness = None if weights is None else weights.yes(plain)
+            if likeness is not None:
+                return Trip(self.action, "the text is like known injections", score=round(likeness, 4))
         return None
 
+    def fit(self, texts: Sequence[str], labels: Sequence[bool], *, threshold: float = 0.5) -> InjectionCheck:
+        """The same check with weights of your own, fitted to texts that are labelled True where they are injections.
+        About a second for 1,000 texts. Keep some back to see how good it is. Raises `InvalidInput` for fewer than 20 of
+        each."""
+        return replace(self, weights=Weights.fit(texts, labels, threshold=threshold))
 
-def injection(*, action: Action = "block", **how: Unpack[Options]) -> InjectionCheck:
+
+def injection(
+    *,
+    action: Action = "block",
+    weights: Weights | str | os.PathLike[str] | None = SHIPPED,
+    **how: Unpack[Options],
+) -> InjectionCheck:
     """Texts that try to replace the model's instructions, however hidden: by unseen characters, lookalikes, letters
-    spelled out, in base64, hex, URL or HTML escapes."""
+    spelled out, in base64, hex, URL or HTML escapes. By rules, and by `weights`: those that ship, your own (`fit`,
+    `Weights.save`), or None for rules alone."""
     why = "injection finds no place in the text that could be redacted"
-    return InjectionCheck(action_of(action, but=("redact", "replace"), why=why), How.of(how))
+    known = weights if weights is None or isinstance(weights, Weights) else _loaded(os.fspath(weights))
+    return InjectionCheck(action_of(action, but=("redact", "replace"), why=why), known, How.of(how))
+
+
+@functools.cache
+def _loaded(path: str) -> Weights:
+    return Weights.load(path)
 
 
 _BEFORE = r"(?:previous|prior|above|earlier|preceding|foregoing|initial|original|system|your|all)"

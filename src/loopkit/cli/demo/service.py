@@ -56,7 +56,7 @@ class Newsdesk:
 
         self.client = loopkit.wrap(OpenAI(base_url=base_url, api_key="none", max_retries=0))
         self.router = loopkit.Router(TASK, default=default, client=self.client)
-        guard = loopkit.Guard(input=[checks.injection()])
+        guard = loopkit.Guard(input=[checks.injection(weights=None)])
         self._route = loopkit.trace(task=TASK, guard=guard, exclude=["reply", "stream"])(self._routed)
 
     def handle(self, item: Item, reader: Reader, *, stream: bool = False, article: str | None = None) -> Reply:
