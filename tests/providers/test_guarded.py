@@ -193,7 +193,7 @@ def sends(sdk: str, given: Any, **wrapped: Any) -> list[bytes]:
             loopkit.wrap(made, **wrapped).post,
             {
                 "path": "./chat/completions",
-                "cast_to": object,
+                "cast_to": openai.types.chat.ChatCompletion,
                 "body": {"model": "m", "messages": [{"role": "user", "content": given}]},
             },
         )

@@ -8,7 +8,7 @@ so are users' own plugins.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias
@@ -51,11 +51,12 @@ class Call:
             return replace(self, request=self.dialect.with_input(self.request, change))
         return replace(self, request=changed_texts(dict(self.request), change))
 
-    def told(self, message: str, said: Iterable[Said]) -> Call:
-        """The call once more, after the model was told what was wrong with what it said; a function is told nothing."""
+    def told(self, message: str, result: Any) -> Call:
+        """The call once more, after the model was told what was wrong with its answer; a function is told nothing."""
         if self.dialect is None:
             return self
-        words = "".join(each.text for each in said if each.of == "words")
+        text: Any = getattr(self.dialect, "text", None)
+        words = "" if text is None else text(result)
         with_turns = getattr(self.dialect, "with_turns", None)
         if with_turns is not None:
             turns = [*([("assistant", words)] if words else []), ("user", message)]
@@ -98,23 +99,46 @@ class Begin:
     """Whether it is no coroutine function, but one that waits by itself: it gets a thread."""
     is_waited_for: bool = True
     """Else it goes on when the plan is over."""
+    interrupts: bool = True
+    """Whether its failure stops a call; else it is seen by who joins it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Running:
     """Work that was begun."""
 
     future: Any
-    timeout: float | None = None
-    """Seconds since `began_at`, where the driver itself has to see to it."""
-    began_at: float = 0.0
+    timeout: float | None
+    """Seconds since `began_at`."""
+    began_at: float
+    interrupts: bool = True
+    is_dropped: bool = False
+    """Whether nobody asks any more what became of it."""
+
+    def drop(self) -> None:
+        """Stop it, where it can be stopped."""
+        self.is_dropped = True
+        self.future.cancel()
+        self.future.add_done_callback(forgotten)
+
+
+def forgotten(future: Any) -> None:
+    """Else the loop would complain that nobody asked."""
+    if not future.cancelled():
+        future.exception()
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Yielded: wait for work. Given is what it gives, or its exception is raised; `TimeoutError` when time is up."""
+    """Yielded: wait for work. Given is what it gives, or its exception is raised; `OutOfTime` when its time is up, or
+    after so many seconds from now."""
 
     running: Running
+    seconds: float | None = None
+
+
+class OutOfTime(TimeoutError):
+    """Work took longer than it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +179,20 @@ class Interceptor(Protocol):
         ...
 
 
+class Cut(Exception):
+    """Raised by a filter that stops a stream: these chunks pass on still, then the error is raised, if there is one."""
+
+    def __init__(self, passed: list[Any], error: BaseException | None) -> None:
+        super().__init__(error)
+        self.passed = passed
+        self.error = error
+
+
 class Filter(Protocol):
     """What an interceptor does to a stream. Either method may be a generator too, which yields `Begin` and `Join`."""
 
     def feed(self, chunk: Any) -> list[Any] | Passing:
-        """The chunks that may pass on now."""
+        """The chunks that may pass on now. Raises `Cut` to stop the stream after them."""
         ...
 
     def end(self) -> list[Any] | Passing:
@@ -178,6 +211,7 @@ def compose(interceptors: tuple[Interceptor, ...], call: Call) -> Plan:
     if not interceptors:
         return (yield call)
     steps = interceptors[0].around(call)
+    begun: list[Running] = []
     try:
         step = next(steps)
         while True:
@@ -186,29 +220,40 @@ def compose(interceptors: tuple[Interceptor, ...], call: Call) -> Plan:
                     result = yield from compose(interceptors[1:], step)
                 else:
                     result = yield step
+                    if isinstance(step, Begin) and step.is_waited_for:
+                        begun.append(result)
             except (Exception, Interrupt) as error:  # noqa: BLE001  # this interceptor decides what becomes of it
                 step = steps.throw(error)
             else:
                 step = steps.send(result)
     except StopIteration as done:
         return done.value
+    finally:  # what it has not asked for is nobody's: it must not stop what others still do
+        for each in begun:
+            each.drop()
 
 
-def through(filters: Iterable[Filter], chunks: list[Any]) -> Passing:
+def through(filters: Sequence[Filter], chunks: list[Any]) -> Passing:
     """Chunks on their way through filters."""
-    for each in filters:
+    for index, each in enumerate(filters):
         passed: list[Any] = []
         for chunk in chunks:
-            passed += yield from _given(each.feed(chunk))
+            try:
+                passed += yield from _given(each.feed(chunk))
+            except Cut as cut:
+                raise Cut((yield from through(filters[index + 1 :], passed + cut.passed)), cut.error) from None
         chunks = passed
     return chunks
 
 
-def ended(filters: tuple[Filter, ...]) -> Passing:
+def ended(filters: Sequence[Filter]) -> Passing:
     """What filters still hold when the stream is over: each one's rest goes through those after it."""
     rest: list[Any] = []
     for index, each in enumerate(filters):
-        rest += yield from through(filters[index + 1 :], (yield from _given(each.end())))
+        try:
+            rest += yield from through(filters[index + 1 :], (yield from _given(each.end())))
+        except Cut as cut:
+            raise Cut([*rest, *cut.passed], cut.error) from None
     return rest
 
 
@@ -249,7 +294,8 @@ class Dispensable:
                     raise outcome[1] from None
                 return outcome[0]
             try:
-                given = yield step
+                # a failure beside the call is seen when it is asked for: the call goes on without
+                given = yield replace(step, interrupts=False) if isinstance(step, Begin) else step
             except (Exception, Interrupt) as error:  # noqa: BLE001  # the interceptor decides what becomes of it
                 move = partial(steps.throw, error)
                 outcome = (None, error) if isinstance(step, Call) else outcome
@@ -278,7 +324,9 @@ class Dispensable:
 
     def _failed(self, error: Exception) -> None:
         self._breaker.failed()
-        _host.warn_once(f"interceptor {self._name}", f"{self._name} failed ({error!r}): calls go on without it")
+        _host.warn_once(
+            f"interceptor {self._name}", f"{self._name} failed ({type(error).__name__}): calls go on without it"
+        )
 
 
 class _DispensableFilter:
@@ -303,7 +351,7 @@ class _DispensableFilter:
             try:
                 passed = yield from _given(ask(self._inner))
             except Exception as error:
-                if isinstance(error, LoopkitError):
+                if isinstance(error, (LoopkitError, Cut)):
                     raise
                 self._owner._failed(error)  # pyright: ignore[reportPrivateUsage]
                 self._inner = None

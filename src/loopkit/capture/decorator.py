@@ -13,7 +13,7 @@ from opentelemetry import trace as otel_trace
 from loopkit import _host
 from loopkit.capture import slot
 from loopkit.capture.ambient import Less, check_less
-from loopkit.capture.chain import Call, Filter, Interceptor, Passing, chained, compose, ended, through
+from loopkit.capture.chain import Call, Cut, Filter, Interceptor, Passing, chained, compose, ended, through
 from loopkit.capture.clients import check_interceptors
 from loopkit.capture.drive import adrive, asettle, drive, settle
 from loopkit.capture.live import Handle, LiveSpan, NoSpan
@@ -305,42 +305,52 @@ def _wrap_generator(function: Any, plan: _Plan) -> Any:
         if slot.recorder is None and not plan.interceptors:
             bare: Generator[Any, Any, Any] = function(*args, **kwargs)
             return (yield from bare)
-        recording, call = plan.begin(args, kwargs)
-        pieces = _Pieces(recording, stream_filters(plan.interceptors, call))
-
-        def open_inner(step: Call) -> Any:
-            changed, named = plan.arguments(step.request, args, kwargs)
-            return function(*changed, **named)
-
-        try:
-            with recording.attached():
-                inner: Any = drive(compose(plan.interceptors, call), open_inner, recording.left)
-            if not hasattr(inner, "send"):  # an interceptor answered by itself
-                yield from (*pieces.settled(pieces.take(inner)), *pieces.settled(pieces.end()))
-                return None
-            step, argument = inner.send, None
-            while True:
-                try:
-                    with recording.attached():
-                        item = step(argument)
-                except StopIteration as done:
-                    yield from pieces.settled(pieces.end())
-                    return done.value
-                step, argument = inner.send, None
-                for piece in pieces.passed(item) or pieces.settled(pieces.take(item)):
-                    try:
-                        argument = yield piece
-                    except GeneratorExit:
-                        inner.close()
-                        raise
-                    except BaseException as error:  # noqa: BLE001  # thrown in by the caller: the function's to handle
-                        step, argument = inner.throw, error
-                        break
-        except BaseException as error:
-            recording.raised(pieces.failed(error))
-            raise
+        return (yield from _generated(function, plan, args, kwargs))
 
     return wrapper
+
+
+def _generated(function: Any, plan: _Plan, args: Any, kwargs: Any) -> Generator[Any, Any, Any]:
+    recording, call = plan.begin(args, kwargs)
+    pieces = _Pieces(recording, stream_filters(plan.interceptors, call))
+    inner: Any = None
+
+    def open_inner(step: Call) -> Any:
+        changed, named = plan.arguments(step.request, args, kwargs)
+        return function(*changed, **named)
+
+    try:
+        with recording.attached():
+            inner = drive(compose(plan.interceptors, call), open_inner, recording.left)
+        if not hasattr(inner, "send"):  # an interceptor answered by itself
+            yield pieces.answer(inner)
+            return None
+        step, argument = inner.send, None
+        while not pieces.is_cut:
+            try:
+                with recording.attached():
+                    item = step(argument)
+            except StopIteration as done:
+                for piece in pieces.settled(pieces.end()):
+                    yield piece
+                pieces.finish()
+                return done.value
+            step, argument = inner.send, None
+            for piece in pieces.passed(item) or pieces.settled(pieces.take(item)):
+                try:
+                    argument = yield piece
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # noqa: BLE001  # thrown in by the caller: the function's to handle
+                    step, argument = inner.throw, error
+                    break
+        pieces.finish()
+    except BaseException as error:
+        recording.raised(pieces.failed(error))
+        raise
+    finally:
+        if hasattr(inner, "send"):
+            inner.close()
 
 
 def _wrap_async_generator(function: Any, plan: _Plan) -> Any:
@@ -348,6 +358,7 @@ def _wrap_async_generator(function: Any, plan: _Plan) -> Any:
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         recording, call = plan.begin(args, kwargs)
         pieces = _Pieces(recording, stream_filters(plan.interceptors, call))
+        inner: Any = None
 
         async def open_inner(step: Call) -> Any:
             changed, named = plan.arguments(step.request, args, kwargs)
@@ -355,33 +366,36 @@ def _wrap_async_generator(function: Any, plan: _Plan) -> Any:
 
         try:
             with recording.attached():
-                inner: Any = await adrive(compose(plan.interceptors, call), open_inner, recording.left)
+                inner = await adrive(compose(plan.interceptors, call), open_inner, recording.left)
             if not hasattr(inner, "asend"):  # an interceptor answered by itself
-                for piece in (*await pieces.asettled(pieces.take(inner)), *await pieces.asettled(pieces.end())):
-                    yield piece
+                yield pieces.answer(inner)
                 return
             step, argument = inner.asend, None
-            while True:
+            while not pieces.is_cut:
                 try:
                     with recording.attached():
                         item = await step(argument)
                 except StopAsyncIteration:
                     for piece in await pieces.asettled(pieces.end()):
                         yield piece
+                    pieces.finish()
                     return
                 step, argument = inner.asend, None
                 for piece in pieces.passed(item) or await pieces.asettled(pieces.take(item)):
                     try:
                         argument = yield piece
                     except GeneratorExit:
-                        await inner.aclose()
                         raise
                     except BaseException as error:  # noqa: BLE001  # thrown in by the caller: the function's to handle
                         step, argument = inner.athrow, error
                         break
+            pieces.finish()
         except BaseException as error:
             recording.raised(pieces.failed(error))
             raise
+        finally:
+            if hasattr(inner, "asend"):
+                await inner.aclose()
 
     return wrapper
 
@@ -397,6 +411,9 @@ class _Pieces:
         self._recording = recording
         self._filters = filters
         self._given: list[Any] = []
+        self._error: BaseException | None = None
+        self.is_cut = False
+        """Whether a filter has stopped the stream."""
 
     def passed(self, item: Any) -> tuple[Any, ...]:
         """The item, where nothing is to be seen of it first."""
@@ -410,23 +427,45 @@ class _Pieces:
         return through(self._filters, [item])
 
     def end(self) -> Passing:
-        rest = yield from ended(self._filters)
+        return ended(self._filters)
+
+    def answer(self, value: Any) -> Any:
+        """What an interceptor gives instead of the function's stream."""
+        self._keep(value)
+        self.finish()
+        return value
+
+    def finish(self) -> None:
+        """All has been given; raises what cut it off."""
+        if self._error is not None:
+            raise self._error
         self._recording.returned(self._output())
-        return rest
 
     def _keep(self, item: Any) -> None:
         if self._recording.live is not None and len(self._given) < _KEPT_ITEMS:
             self._given.append(item)
 
     def settled(self, plan: Passing) -> list[Any]:
-        with self._recording.attached():
-            found: list[Any] = settle(plan)
+        """What passes of a plan; what cuts the stream off is kept."""
+        try:
+            with self._recording.attached():
+                found: list[Any] = settle(plan)
+        except Cut as cut:
+            return self._cut(cut)
         return found
 
     async def asettled(self, plan: Passing) -> list[Any]:
-        with self._recording.attached():
-            found: list[Any] = await asettle(plan)
+        """`settled`, awaiting."""
+        try:
+            with self._recording.attached():
+                found: list[Any] = await asettle(plan)
+        except Cut as cut:
+            return self._cut(cut)
         return found
+
+    def _cut(self, cut: Cut) -> list[Any]:
+        self.is_cut, self._error = True, cut.error
+        return cut.passed
 
     def failed(self, error: BaseException) -> BaseException:
         """Keep what had been given."""

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
-from loopkit.capture.chain import Begin, Call, Effect, Interrupt, Join, Plan, Running
+from loopkit.capture.chain import Begin, Call, Effect, Interrupt, Join, OutOfTime, Plan, Running, forgotten
 
 Left = Callable[[Any], None]
 """Is given the future of a call for which nobody waits any longer."""
@@ -38,18 +38,21 @@ def _nobody(_: Any) -> None:
 def drive(plan: Plan, send: Callable[[Call], Any], left: Left = _nobody) -> Any:
     """Run a plan; `send` makes the call."""
     begun: list[Running] = []
+    came: list[Any] = []
     try:
         step = next(plan)
         while True:
             try:
                 if isinstance(step, Call):
+                    came.clear()
                     result = _send_beside(send, step, begun, left) if begun else send(step)
+                    came.append(result)
                 elif isinstance(step, Begin):
                     result = _begin(step)
                     begun += (result,) * step.is_waited_for
                 elif isinstance(step, Join):
                     begun.remove(step.running)
-                    result = _join(step.running)
+                    result = _join(step.running, step.seconds)
                 else:
                     result = None
             except StopIteration as error:
@@ -60,30 +63,35 @@ def drive(plan: Plan, send: Callable[[Call], Any], left: Left = _nobody) -> Any:
                 step = plan.send(result)
     except StopIteration as done:
         return done.value
-    except _Stopped as stopped:
-        raise stopped.error from None
-    except Interrupt as interrupt:
-        raise interrupt.error from None
+    except (Interrupt, _Stopped) as error:
+        _give_up(came, left)
+        raise error.error from None
+    except BaseException:
+        _give_up(came, left)
+        raise
     finally:
         for running in begun:
-            _drop(running)
+            running.drop()
 
 
 async def adrive(plan: Plan, send: Callable[[Call], Awaitable[Any]], left: Left = _nobody) -> Any:
     """`drive`, awaiting."""
     begun: list[Running] = []
+    came: list[Any] = []
     try:
         step = next(plan)
         while True:
             try:
                 if isinstance(step, Call):
+                    came.clear()
                     result = await (_asend_beside(send, step, begun, left) if begun else send(step))
+                    came.append(result)
                 elif isinstance(step, Begin):
                     result = _abegin(step)
                     begun += (result,) * step.is_waited_for
                 elif isinstance(step, Join):
                     begun.remove(step.running)
-                    result = await step.running.future
+                    result = await _ajoin(step.running, step.seconds)
                 else:
                     await asyncio.sleep(0)
                     result = None
@@ -93,11 +101,23 @@ async def adrive(plan: Plan, send: Callable[[Call], Awaitable[Any]], left: Left 
                 step = plan.send(result)
     except StopIteration as done:
         return done.value
-    except Interrupt as interrupt:
-        raise interrupt.error from None
+    except (Interrupt, _Stopped) as error:
+        _give_up(came, left)
+        raise error.error from None
+    except BaseException:
+        _give_up(came, left)
+        raise
     finally:
         for running in begun:
-            _drop(running)
+            running.drop()
+
+
+def _give_up(came: list[Any], left: Left) -> None:
+    """What the call gave, its caller doesn't get: a stream is to be closed, and what was used to be written down."""
+    for result in came:
+        done: Future[Any] = Future()
+        done.set_result(result)
+        left(done)
 
 
 def settle(plan: Generator[Effect, Any, Any]) -> Any:
@@ -119,7 +139,7 @@ def _send_beside(send: Callable[[Call], Any], call: Call, begun: list[Running], 
     _stop_if_failed(begun)
     sent = _on_thread(lambda: send(call))
     while True:
-        wait({sent, *(each.future for each in begun if not each.future.done())}, return_when=FIRST_COMPLETED)
+        wait({sent, *_pending(begun)}, return_when=FIRST_COMPLETED)
         try:
             _stop_if_failed(begun)
         except Interrupt:
@@ -132,10 +152,10 @@ def _send_beside(send: Callable[[Call], Any], call: Call, begun: list[Running], 
 async def _asend_beside(send: Callable[[Call], Awaitable[Any]], call: Call, begun: list[Running], left: Left) -> Any:
     _stop_if_failed(begun)
     sent = asyncio.ensure_future(send(call))
+    sent.add_done_callback(forgotten)
     try:
         while True:
-            pending = {each.future for each in begun if not each.future.done()}
-            await asyncio.wait({sent, *pending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sent, *_pending(begun)}, return_when=asyncio.FIRST_COMPLETED)
             try:
                 _stop_if_failed(begun)
             except Interrupt:
@@ -146,71 +166,91 @@ async def _asend_beside(send: Callable[[Call], Awaitable[Any]], call: Call, begu
             if sent.done():
                 return sent.result()
     except asyncio.CancelledError:
+        if sent.done() and not sent.cancelled() and sent.exception() is None:
+            left(sent)
         sent.cancel()
         await asyncio.wait({sent})
         raise
 
 
+def _pending(begun: list[Running]) -> set[Any]:
+    return {each.future for each in begun if each.interrupts and not each.future.done()}
+
+
 def _stop_if_failed(begun: list[Running]) -> None:
     for each in begun:
-        if each.future.done() and not each.future.cancelled() and (error := each.future.exception()) is not None:
+        future = each.future
+        if each.is_dropped or not each.interrupts or not future.done() or future.cancelled():
+            continue
+        if (error := future.exception()) is not None:
             raise Interrupt(each, error)
 
 
 def _begin(step: Begin) -> Running:
-    if step.blocks:
-        return Running(_on_thread(step.work), step.timeout, time.monotonic())
-    return Running(asyncio.run_coroutine_threadsafe(_awaited(step), _helper_loop()))
+    future: Any = _on_thread(step.work) if step.blocks else _on_helper_loop(step.work)
+    return Running(future, step.timeout, time.monotonic(), step.interrupts)
 
 
 def _abegin(step: Begin) -> Running:
-    work = asyncio.wrap_future(_on_thread(step.work)) if step.blocks else step.work()
-    task = asyncio.ensure_future(in_time(work, step.timeout))
+    work: Any = asyncio.wrap_future(_on_thread(step.work)) if step.blocks else step.work()
+    task = asyncio.ensure_future(work)
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
-    return Running(task)
+    return Running(task, step.timeout, time.monotonic(), step.interrupts)
 
 
 _tasks: set[asyncio.Future[Any]] = set()
 """The loop itself holds its tasks weakly."""
 
 
-def _join(running: Running) -> Any:
-    left = None if running.timeout is None else max(running.began_at + running.timeout - time.monotonic(), 0.0)
-    done, _ = wait({running.future}, timeout=left)
-    if not done:
-        raise TimeoutError(f"no answer within {running.timeout:g} s")
-    return running.future.result()
+def _join(running: Running, seconds: float | None) -> Any:
+    wait({running.future}, timeout=_left(running, seconds))
+    return _outcome(running)
 
 
-def _drop(running: Running) -> None:
-    """Nobody asks any more what became of it."""
-    running.future.cancel()
-    running.future.add_done_callback(_forgotten)
+async def _ajoin(running: Running, seconds: float | None) -> Any:
+    await asyncio.wait({running.future}, timeout=_left(running, seconds))
+    return _outcome(running)
 
 
-def _forgotten(future: Any) -> None:
-    """Else the loop would complain that nobody asked."""
-    if not future.cancelled():
-        future.exception()
+def _left(running: Running, seconds: float | None) -> float | None:
+    """How long it may be waited for."""
+    until = None if running.timeout is None else max(running.began_at + running.timeout - time.monotonic(), 0.0)
+    known = [each for each in (until, seconds) if each is not None]
+    return min(known, default=None)
 
 
-async def _awaited(step: Begin) -> Any:
-    return await in_time(step.work(), step.timeout)
+def _outcome(running: Running) -> Any:
+    future = running.future
+    if not future.done():
+        running.drop()
+        told = "in time" if running.timeout is None else f"within {running.timeout:g} s"
+        raise OutOfTime(f"no answer {told}")
+    if future.cancelled():  # by itself: it is no reason to think that its caller was
+        raise RuntimeError("it was cancelled")
+    return future.result()
 
 
 async def in_time(work: Awaitable[Any], seconds: float | None) -> Any:
-    """What is awaited, unless it takes longer. Raises `TimeoutError`, which says so."""
+    """What is awaited, unless it takes longer. Raises `OutOfTime`, which says so."""
     if seconds is None:
         return await work
+    task = asyncio.ensure_future(work)
     try:
-        return await asyncio.wait_for(work, seconds)
-    except asyncio.TimeoutError:
-        raise TimeoutError(f"no answer within {seconds:g} s") from None
+        await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if not task.done():
+        task.cancel()
+        task.add_done_callback(forgotten)
+        raise OutOfTime(f"no answer within {seconds:g} s")
+    return task.result()
 
 
 def _on_thread(work: Callable[[], Any]) -> Future[Any]:
-    """A thread of its own, with the caller's context: it may hang without keeping others, or the process, waiting."""
+    """A thread of its own, with the caller's context: it may hang without keeping others, or the process, waiting.
+    Where there can be no more threads, it is done here."""
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
     context = contextvars.copy_context()
@@ -223,21 +263,42 @@ def _on_thread(work: Callable[[], Any]) -> Future[Any]:
         else:
             future.set_result(result)
 
-    threading.Thread(target=run, name="loopkit-beside", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="loopkit-beside", daemon=True).start()
+    except RuntimeError:
+        run()
     return future
 
 
-_loops: dict[int, asyncio.AbstractEventLoop] = {}
+_loops: dict[int, tuple[asyncio.AbstractEventLoop, threading.Thread]] = {}
 
 
-def _helper_loop() -> asyncio.AbstractEventLoop:
-    """The process's one loop for what is async below a sync call. No lock, which a fork could leave locked."""
-    loop = _loops.get(os.getpid())
-    if loop is None:
-        made = asyncio.new_event_loop()
-        loop = _loops.setdefault(os.getpid(), made)
-        if loop is made:
-            threading.Thread(target=loop.run_forever, name="loopkit-async", daemon=True).start()
-        else:
-            made.close()
-    return loop
+def _on_helper_loop(work: Callable[[], Awaitable[Any]]) -> Future[Any]:
+    """On the process's one loop for what is async below a sync call. What is called from there itself has a thread."""
+    loop, thread = _helper_loop()
+    if thread is threading.current_thread():
+        return _on_thread(lambda: asyncio.run(_guarded(work)))
+    return asyncio.run_coroutine_threadsafe(_guarded(work), loop)
+
+
+async def _guarded(work: Callable[[], Awaitable[Any]]) -> Any:
+    """What would end a program must not end the loop."""
+    try:
+        return await work()
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"it raised {type(error).__name__}") from error
+
+
+def _helper_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    """No lock, which a fork could leave locked: of two that begin at once one wins."""
+    known = _loops.get(os.getpid())
+    if known is None or not known[1].is_alive():
+        loop = asyncio.new_event_loop()
+        made = loop, threading.Thread(target=loop.run_forever, name="loopkit-async", daemon=True)
+        made[1].start()
+        if known is not None:
+            _loops.pop(os.getpid(), None)
+        known = _loops.setdefault(os.getpid(), made)
+        if known is not made:
+            loop.call_soon_threadsafe(loop.stop)
+    return known

@@ -138,23 +138,28 @@ class Recording:
             self._keep_partial()
             self._finish(error)
 
-    def cut(self, error: BaseException) -> None:
+    def cut(self, error: BaseException | None) -> None:
         """Its stream was stopped by one of ours before its end: how much was used may not be known."""
         if self.live is not None:
             self.live.set_attribute(names.INTERRUPTED, True)
-        self.raised(error)
+        if error is None:
+            self.abandoned()
+        else:
+            self.raised(error)
 
     def left(self, call: Any) -> None:
-        """Its caller was released while the call, a future, goes on: it is recorded when it ends."""
+        """Its caller doesn't get what comes of the call, a future: it is recorded when it ends."""
         self._left = call
-        if self.live is not None:
+        if self.live is not None and not call.done():
             self.live.set_attribute(names.INTERRUPTED, True)
 
     def _ended_alone(self, error: BaseException, call: Any) -> None:
         with _shield:
-            if not call.cancelled() and call.exception() is None:
+            if self.live is not None and not call.cancelled() and call.exception() is None:
                 answer = call.result()
-                if not close_stream(answer):
+                if close_stream(answer):
+                    self.live.set_attribute(names.INTERRUPTED, True)
+                else:
                     self._keep(answer)
         if self.live is not None:
             self._finish(error)

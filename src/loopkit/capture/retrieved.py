@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any, Final
 
@@ -63,7 +64,8 @@ class RetrievedContext:
         if not found:
             return (yield call)
         context = "\n\n".join(f"[{number}] {content_of(each)}" for number, each in enumerate(found, 1))
-        whole = self._template.replace("{question}", question).replace("{context}", context)
+        said = {"{question}": question, "{context}": context}
+        whole = "".join(said.get(piece, piece) for piece in re.split(r"(\{question\}|\{context\})", self._template))
         places = iter(range(words[-1] + 1))
         return (yield call.with_input(lambda text: whole if next(places, None) == words[-1] else text))
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
-from loopkit.capture.chain import Filter, ended, through
+from loopkit.capture.chain import Cut, Filter, ended, through
 from loopkit.capture.drive import asettle, settle
 from loopkit.capture.recording import Recording
 
@@ -27,6 +27,7 @@ class RecordedIterator:
         self._close = close
         self._ready: deque[Any] = deque()
         self._ended = False
+        self._error: BaseException | None = None
         self.stepping = False
         """True while the SDK's iterator runs: it closes the response itself at the end of the stream."""
 
@@ -39,27 +40,28 @@ class RecordedIterator:
     def __next__(self) -> Any:
         while not self._ready:
             if self._ended:
-                raise StopIteration
+                raise self._over or StopIteration
             self.stepping = True
             try:
                 chunk = next(self._inner)
             except StopIteration:
-                with self._ending(), self._recording.attached():
+                self._ended = True
+                with self._passing(), self._recording.attached():
                     self._ready.extend(settle(ended(self._filters)))
+                self._recording.ended()
             except BaseException as error:
+                self._ended = True
                 self._recording.raised(error)
                 raise
             else:
                 self._recording.chunk(chunk)
                 if not self._filters:
                     return chunk
-                try:
-                    with self._recording.attached():
-                        self._ready.extend(settle(through(self._filters, [chunk])))
-                except BaseException as error:
-                    self._recording.cut(error)
-                    self._close()
-                    raise
+                with self._passing(), self._recording.attached():
+                    self._ready.extend(settle(through(self._filters, [chunk])))
+                if self._ended:
+                    with contextlib.suppress(Exception):  # what stopped it is what its reader is told
+                        self._close()
             finally:
                 self.stepping = False
         return self._ready.popleft()
@@ -67,27 +69,28 @@ class RecordedIterator:
     async def __anext__(self) -> Any:
         while not self._ready:
             if self._ended:
-                raise StopAsyncIteration
+                raise self._over or StopAsyncIteration
             self.stepping = True
             try:
                 chunk = await self._inner.__anext__()
             except StopAsyncIteration:
-                with self._ending(), self._recording.attached():
+                self._ended = True
+                with self._passing(), self._recording.attached():
                     self._ready.extend(await asettle(ended(self._filters)))
+                self._recording.ended()
             except BaseException as error:
+                self._ended = True
                 self._recording.raised(error)
                 raise
             else:
                 self._recording.chunk(chunk)
                 if not self._filters:
                     return chunk
-                try:
-                    with self._recording.attached():
-                        self._ready.extend(await asettle(through(self._filters, [chunk])))
-                except BaseException as error:
-                    self._recording.cut(error)
-                    await self._close()
-                    raise
+                with self._passing(), self._recording.attached():
+                    self._ready.extend(await asettle(through(self._filters, [chunk])))
+                if self._ended:
+                    with contextlib.suppress(Exception):
+                        await self._close()
             finally:
                 self.stepping = False
         return self._ready.popleft()
@@ -96,15 +99,22 @@ class RecordedIterator:
         """Closed before its end."""
         self._recording.abandoned()
 
+    @property
+    def _over(self) -> BaseException | None:
+        """What stopped it, once."""
+        error, self._error = self._error, None
+        return error
+
     @contextlib.contextmanager
-    def _ending(self) -> Generator[None]:
-        self._ended = True
+    def _passing(self) -> Generator[None]:
+        """What a filter raises ends the stream; what it lets pass still comes first."""
         try:
             yield
-        except BaseException as error:
-            self._recording.raised(error)
-            raise
-        self._recording.ended()
+        except BaseException as error:  # noqa: BLE001  # raised when what had passed has been read
+            self._ended = True
+            self._ready.extend(error.passed if isinstance(error, Cut) else ())
+            self._error = error.error if isinstance(error, Cut) else error
+            self._recording.cut(self._error)
 
 
 def watch_stream(stream: Any, recording: Recording, filters: tuple[Filter, ...], iterator: str = "_iterator") -> Any:

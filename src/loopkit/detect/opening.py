@@ -10,15 +10,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_NUMBER: Final = re.compile(r"[+(]{0,2}\d(?:[\d ().+/-]*\d)?[\s().-]{0,4}(?:[A-Za-z]{0,9}\.?\s?\d{0,6})?\Z")
-"""Groups of digits, and the word after them, which may say what they are or belong to them (ext. 12)."""
+_NUMBER: Final = re.compile(r"\d{0,6}\s?\.?[A-Za-z]{0,9}[\s()+.-]{0,5}\d(?:[\d ().+/-]*\d)?[+(]{0,2}")
+"""Backwards, from the end, or it would be tried from every digit: groups of digits, and the word after them, which may
+say what they are or belong to them (ext. 12)."""
 _IBAN: Final = re.compile(
     r"(?<![A-Za-z0-9])(?:[A-Z]{2}\d{2}(?: ?[A-Z0-9]){0,30}|[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]{4}){0,7} ?[A-Za-z0-9]{0,4})"
     r" ?\Z"
 )
+_IBAN_LONGEST: Final = 120
 _KEY: Final = "-----BEGIN"
 _KEY_NAME: Final = re.compile(r"[ A-Z0-9_-]{0,120}")
-_KEY_END: Final = re.compile(r"KEY(?: BLOCK)?-----")
+_KEY_END: Final = re.compile(r"-----END [A-Z ]*PRIVATE KEY-----")
 _QUOTED: Final = re.compile(
     r"\s(?:-u|--user)[\s=]{0,3}(?P<at>(?:[^\"'\s:$<{]{0,80}:)?[\"'][^\n]{0,170})\Z|(?P<type>\"type\":\s{0,9}\S*)\Z"
 )
@@ -41,11 +43,11 @@ def may_be_credential(text: str) -> bool:
 def personal_open(text: str, start: int) -> int:
     """Of what `loopkit.detect.personal` finds."""
     last = _last_word(text, start)
-    for pattern in (_NUMBER, _IBAN):
-        found = pattern.search(text, start)
-        if found is not None:
-            last = min(last, found.start())
-    return last
+    number = _NUMBER.match(text[: start - 1 if start else None : -1])
+    if number is not None:
+        last = min(last, len(text) - number.end())
+    account = _IBAN.search(text, max(start, len(text) - _IBAN_LONGEST))
+    return last if account is None else min(last, account.start())
 
 
 def credentials_open(text: str, start: int) -> int:
@@ -77,4 +79,4 @@ def _last_word(text: str, start: int) -> int:
     tail = text[start:]
     if not tail or tail[-1].isspace():
         return len(text)
-    return len(text) - len(tail.split()[-1])
+    return len(text) - len(tail.rsplit(None, 1)[-1])

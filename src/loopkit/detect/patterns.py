@@ -163,11 +163,14 @@ def _phones(match: re.Match[str]) -> Iterator[tuple[int, int]]:
 
 def _is_card(digits: str) -> bool:
     """By issuer, length and check digit: one in ten of all long numbers, times in milliseconds too, has the last."""
+    if len(digits) > _LONGEST_CARD:
+        return False
     digits = str(int(digits))  # in any script
     return _ISSUERS.match(digits) is not None and len(set(digits)) > 1 and is_luhn(digits)
 
 
 _CARD_GROUPS = 5
+_LONGEST_CARD = 40  # with zeros before it
 _ISSUERS = re.compile(
     r"(?:4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
     r"|3(?:0[0-5]|[68]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12,15}|6(?:011|5\d\d|4[4-9]\d)\d{12,15}|62\d{14,17}"

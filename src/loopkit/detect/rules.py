@@ -201,7 +201,8 @@ def _rules() -> tuple[Rule, ...]:
         _rule("prefect, pulumi", r"\bpnu_[a-z0-9]{36}\b|\bpul-[0-9a-f]{40}\b", "pnu_", "pul-"),
         _rule(
             "private key",
-            r"-----BEGIN[ A-Z0-9_-]{0,100}PRIVATE KEY(?: BLOCK)?-----[\s\S]{64,20000}?(?:KEY(?: BLOCK)?-----|\Z)",
+            r"-----BEGIN[ A-Z0-9_-]{0,100}PRIVATE KEY(?: BLOCK)?-----(?:(?!-----)[\s\S]){64,20000}"
+            r"(?:-----END[ A-Z0-9_-]{0,100}-----)?",
             "private key", entropy=3.0,
         ),
         _rule("pypi", r"\bpypi-AgEIcHlwaS5vcmc[\w-]{50,1000}", "pypi-ageichlwas5vcmc"),

@@ -76,8 +76,8 @@ ALONE: Final = Seen()
 class Check(Protocol):
     """One question about one text. It may be async, and a method `check(text)` will do.
 
-    It may also have `how` (see `How`), and, for streams, either `find` and `open_at` or a `window`, without which it is
-    asked about a text as a whole. Provisional.
+    It may also have `how` (see `How`), and, for streams, a `window`, or `find(text)`, `open_at(text, start)`,
+    `why(found)` and `action` (see `SpanCheck`); without them it is asked about a text as a whole. Provisional.
     """
 
     @property
@@ -194,9 +194,23 @@ def _placed(stage: str, check: Any) -> Placed:
             f"{check.name} can't {action} in parallel, since what it would change has been sent: use run='before', or"
             " action='block'"
         )
+    _check_reach(check, action)
     if stage in ("input", "tool_result") and action == "retry":
         raise InvalidInput(f"{check.name} can't have a model try again at {stage}: choose another action there")
     return Placed(check, how, on_error, inspect.iscoroutinefunction(check.check), _takes_two(check.check))
+
+
+def _check_reach(check: Any, action: Any) -> None:
+    """What a check that sees less than the whole has to have."""
+    is_bad = action not in ACTIONS or action == "replace" or not callable(getattr(check, "why", None))
+    if is_bad and hasattr(check, "find") and hasattr(check, "open_at"):
+        raise InvalidInput(
+            f"{check.name} finds places in a text: it needs why(found), and an action, {_choices(('replace',))}; it has"
+            f" {action!r}"
+        )
+    window = getattr(check, "window", 0)
+    if not isinstance(window, int) or isinstance(window, bool) or window < 0 or window == 1:
+        raise InvalidInput(f"{check.name} has the window {window!r}: give a number of characters, 2 or more")
 
 
 def _takes_two(function: Any) -> bool:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final, NoReturn, TypeAlias
 
 from loopkit import _host
-from loopkit.capture.chain import Begin, Effect, Join, Pause, Running
+from loopkit.capture.chain import Begin, Effect, Join, OutOfTime, Pause, Running
 from loopkit.capture.drive import in_time
 from loopkit.detect.patterns import Finding
 from loopkit.errors import Blocked, Held
@@ -22,6 +22,8 @@ from loopkit.types import Verdict
 
 GRAVITY: Final = {"allow": 0, "flag": 1, "redact": 2, "replace": 3, "retry": 4, "hold": 5, "block": 6}
 STOPPING: Final = ("retry", "hold", "block")
+_LEFT_ALONE: Final = "it kept failing, so it is left alone for a while"
+_SPENT: Final = "the guard's budget is spent"
 _SLICE: Final = 4_000
 """Characters that are looked at in one go: less than a millisecond's work."""
 
@@ -51,14 +53,20 @@ class Examination:
     """Of one call. `budget` is what all checks together may keep it waiting, in seconds."""
 
     def __init__(self, budget: float | None = None) -> None:
-        self._deadline = None if budget is None else time.monotonic() + budget
+        self._left = budget
 
     def of(
-        self, places: Iterable[Placed], text: str, seen: Seen, runs: tuple[str, ...] = ("before",)
+        self,
+        places: Iterable[Placed],
+        text: str,
+        seen: Seen,
+        runs: tuple[str, ...] = ("before",),
+        *,
+        is_drawn_already: bool = False,
     ) -> Generator[Effect, Any, tuple[Verdict, str]]:
         """The gravest verdict, and the text as it goes on, by the checks that run so. First those are asked that find
         spans, all in the text as it came; then the others; then, all at once, those that wait for something."""
-        taking = [each for each in places if each.how.run in runs and _is_drawn(each)]
+        taking = [each for each in places if each.how.run in runs and (is_drawn_already or is_drawn(each))]
         spans = [each for each in taking if finds_spans(each)]
         gravest, text = yield from self._of_spans(spans, text, seen)
         rest = [each for each in taking if not finds_spans(each)]
@@ -74,7 +82,7 @@ class Examination:
     def asked(self, place: Placed, text: str, seen: Seen) -> Verdict:
         """What a check says that answers at once."""
         if place.breaker.is_open():
-            return self.failed(place, seen, "it kept failing, so it is left alone for a while")
+            return self.failed(place, seen, _LEFT_ALONE)
         try:
             trip = _trip(place.ask(text, seen))
         except Exception as error:  # noqa: BLE001  # a check may raise anything; its class says what that means
@@ -98,7 +106,9 @@ class Examination:
         name = place.check.name
         if error is not None:
             place.breaker.failed()
-            _host.warn_once(f"check {name}", f"the check {name!r} failed ({error!r}); it fails {place.on_error}")
+            # what an exception says may quote the text
+            told = f"the check {name!r} failed ({type(error).__name__}); it fails {place.on_error}"
+            _host.warn_once(f"check {name}", told)
         verdict = Verdict(
             action="allow" if place.on_error == "open" else "block", check=name, stage=seen.stage,
             reason=f"the check itself failed: {why}", mode=_mode(place), failed=True,
@@ -110,29 +120,32 @@ class Examination:
         """Ask the parallel ones. Raises `Tripped` in the call's place when one says stop."""
         found: list[Beside] = []
         for places, text, seen in texts:
-            for place in [each for each in places if each.how.run == "parallel" and _is_drawn(each)]:
+            for place in [each for each in places if each.how.run == "parallel" and is_drawn(each)]:
                 if place.breaker.is_open():
-                    self._stop(self.failed(place, seen, "it kept failing, so it is left alone for a while"))
+                    self._stop(self.failed(place, seen, _LEFT_ALONE))
                     continue
                 work = self._beside(place, text, seen)
-                running = yield Begin(work, place.how.timeout, blocks=not place.is_async)
+                timeout = None if place.is_async else place.how.timeout  # an async one sees to its time itself
+                running = yield Begin(work, timeout, blocks=not place.is_async)
                 found.append(Beside(place, seen, running))
         return found
 
     def join_beside(self, beside: Iterable[Beside]) -> Generator[Effect, Any, None]:
         """Wait for those that are still being asked."""
         for each in beside:
+            began = time.monotonic()
             try:
-                yield Join(each.running)
+                yield Join(each.running, self._left)
             except Tripped as tripped:
                 raise_for(tripped.verdict)
-            except TimeoutError as error:
-                self._stop(self.failed(each.place, each.seen, _words(error), error))
+            except Exception as error:  # noqa: BLE001  # see above
+                self._stop(self._late(each.place, each.seen, error, began))
+            self._spend(began)
 
     def ask_after(self, texts: Iterable[Looked]) -> Generator[Effect, Any, None]:
         """Have those asked that look when all is over; nobody waits for them."""
         for places, text, seen in texts:
-            for place in [each for each in places if each.how.run == "after" and _is_drawn(each)]:
+            for place in [each for each in places if each.how.run == "after" and is_drawn(each)]:
                 if not place.breaker.is_open():
                     work = self._beside(place, text, seen)
                     yield Begin(work, None, blocks=not place.is_async, is_waited_for=False)
@@ -145,6 +158,9 @@ class Examination:
     def _of_spans(self, places: list[Placed], text: str, seen: Seen) -> Generator[Effect, Any, tuple[Verdict, str]]:
         gravest, edits = Verdict(action="allow", check="", stage=seen.stage), Edits()
         for place in places:
+            if place.breaker.is_open():
+                gravest = graver(gravest, self.failed(place, seen, _LEFT_ALONE))
+                continue
             found = yield from self._found(place, text)
             if isinstance(found, Exception):
                 verdict = self.failed(place, seen, _words(found), found)
@@ -163,7 +179,7 @@ class Examination:
         check: Any = place.check
         try:
             if len(text) <= _SLICE:
-                return list(check.find(text))
+                return findings(check.find(text))
             watch = SpanWatch(check)
             found: list[Finding] = []
             for at in range(0, len(text), _SLICE):
@@ -178,6 +194,7 @@ class Examination:
     ) -> Generator[Effect, Any, tuple[Verdict, str]]:
         """All at once. Of several that would change the text, the later ones are asked again about the changed one."""
         begun: list[tuple[Placed, Running | Verdict]] = []
+        began = time.monotonic()
         for place in places:
             begun.append((place, (yield from self._begun(place, text, seen))))
         came = text
@@ -189,25 +206,37 @@ class Examination:
             gravest, text = self._applied(gravest, verdict, text)
             if gravest.action in STOPPING:
                 break
+        if begun:
+            self._spend(began)
         return gravest, text
+
+    def _spend(self, began: float) -> None:
+        if self._left is not None:
+            self._left = max(self._left - (time.monotonic() - began), 0.0)
+
+    def _late(self, place: Placed, seen: Seen, error: Exception, began: float) -> Verdict:
+        """What a failure while it was waited for amounts to; that others took long is not its fault."""
+        if isinstance(error, OutOfTime) and self._left is not None and time.monotonic() - began >= self._left:
+            return self.failed(place, seen, _SPENT)
+        return self.failed(place, seen, _words(error), error)
 
     def _begun(self, place: Placed, text: str, seen: Seen) -> Generator[Effect, Any, Running | Verdict]:
         if place.breaker.is_open():
-            return self.failed(place, seen, "it kept failing, so it is left alone for a while")
-        left = None if self._deadline is None else self._deadline - time.monotonic()
-        if left is not None and left <= 0:
-            return self.failed(place, seen, "the guard's budget is spent")
-        known = [each for each in (place.how.timeout, left) if each is not None]
+            return self.failed(place, seen, _LEFT_ALONE)
+        if self._left is not None and self._left <= 0:
+            return self.failed(place, seen, _SPENT)
         work = _timed(partial(place.ask, text, seen), is_async=place.is_async)
-        running: Running = yield Begin(work, min(known, default=None), blocks=not place.is_async)
+        running: Running = yield Begin(work, place.how.timeout, blocks=not place.is_async)
         return running
 
     def _joined(self, place: Placed, running: Running, seen: Seen) -> Generator[Effect, Any, Verdict]:
+        began = time.monotonic()
         try:
-            trip, seconds = yield Join(running)
+            left = None if self._left is None else max(running.began_at + self._left - began, 0.0)
+            trip, seconds = yield Join(running, left)
             trip = _trip(trip)
         except Exception as error:  # noqa: BLE001  # see above
-            return self.failed(place, seen, _words(error), error)
+            return self._late(place, seen, error, running.began_at)
         place.breaker.worked()
         return self.said(place, trip, seen, seconds)
 
@@ -231,16 +260,16 @@ class Examination:
             try:
                 trip, seconds = ask()
                 outcome: Any = (_trip(trip), seconds)
-            except Exception as error:  # noqa: BLE001  # see above
-                outcome = error
+            except (Exception, *_ENDS) as error:  # noqa: BLE001  # see above
+                outcome = _as_failure(error)
             judged(outcome)
 
         async def awork() -> None:
             try:
                 trip, seconds = await in_time(ask(), place.how.timeout)
                 outcome: Any = (_trip(trip), seconds)
-            except Exception as error:  # noqa: BLE001  # see above
-                outcome = error
+            except (Exception, *_ENDS) as error:  # noqa: BLE001  # see above
+                outcome = _as_failure(error)
             judged(outcome)
 
         return awork if place.is_async else work
@@ -267,9 +296,23 @@ def graver(one: Verdict, other: Verdict) -> Verdict:
     return other if GRAVITY[other.action] >= GRAVITY[one.action] and other.action != "allow" else one
 
 
+def error_of(verdict: Verdict) -> Blocked:
+    """`Blocked`, or `Held`."""
+    return (Held if verdict.action == "hold" else Blocked)(verdict)
+
+
 def raise_for(verdict: Verdict) -> NoReturn:
-    """Raises `Blocked`, or `Held`."""
-    raise (Held if verdict.action == "hold" else Blocked)(verdict)
+    """Raises it."""
+    raise error_of(verdict)
+
+
+def findings(found: Iterable[Any]) -> list[Finding]:
+    """What a check found, if it is that."""
+    listed = list(found)
+    for each in listed:
+        if not isinstance(each, Finding):
+            raise TypeError(f"it found {type(each).__name__}, not a Finding")
+    return listed
 
 
 def _enforced(verdict: Verdict) -> Verdict:
@@ -280,7 +323,8 @@ def _mode(place: Placed) -> Any:
     return "after" if place.how.run == "after" else "shadow" if place.how.shadow else "enforce"
 
 
-def _is_drawn(place: Placed) -> bool:
+def is_drawn(place: Placed) -> bool:
+    """Whether it is asked this time."""
     return place.how.sample >= 1 or random.random() < place.how.sample
 
 
@@ -310,5 +354,14 @@ def _timed(ask: Callable[[], Any], *, is_async: bool) -> Callable[[], Any]:
     return atimed if is_async else timed
 
 
+_ENDS: Final = (SystemExit, KeyboardInterrupt)
+"""What ends a program, which a check has no business to."""
+
+
+def _as_failure(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
+
+
 def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, TimeoutError) else type(error).__name__
+    """Ours say what happened; what others say may quote the text."""
+    return str(error) if isinstance(error, OutOfTime) else type(error).__name__

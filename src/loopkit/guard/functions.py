@@ -35,6 +35,8 @@ class FunctionCheck:
         if isinstance(said, Trip) or said is None:
             return said
         if not isinstance(said, bool):
+            if inspect.iscoroutine(said):
+                said.close()
             raise TypeError(f"it returned {type(said).__name__}, not True, False or a Trip")
         return None if said else Trip(self.action, self.reason or f"{self.name} said no")
 

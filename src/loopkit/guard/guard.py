@@ -137,7 +137,7 @@ class Guard:
             if not retries:
                 raise Blocked(verdict)
             retries -= 1
-            asked = asked.told(verdict.text or verdict.reason, said)
+            asked = asked.told(verdict.text or verdict.reason, result)
         yield from examination.ask_after(came)
         return result
 

@@ -8,8 +8,9 @@ other check sees a text as a whole, and everything waits for its end.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 from loopkit.detect.patterns import Finding, label
@@ -40,7 +41,7 @@ class FindsSpans(Protocol):
 
 
 class SpanWatch:
-    """One check's look at one text. Work is linear in the text's length, but for what is held back."""
+    """One check's look at one text. Work is linear in the text's length."""
 
     def __init__(self, check: FindsSpans) -> None:
         self._check = check
@@ -48,6 +49,8 @@ class SpanWatch:
         self._text = ""
         self._base = 0
         """Where in the whole text the part that is kept begins."""
+        self._looked = 0
+        """How much was held back when it was last asked how far the text is settled."""
         self._marks: deque[int] = deque()
         """Places that were settled once: where the part that is kept may begin."""
         self.settled = 0
@@ -66,21 +69,39 @@ class SpanWatch:
             if is_last:
                 return found
 
+    def until(self, end: int) -> list[Finding]:
+        """The findings that would be settled if the text ended at `end`, beyond what is settled."""
+        start, last = self.settled - self._base, end - self._base
+        if last <= start:
+            return []
+        return [self._placed(each) for each in self._check.find(self._text[:last]) if start <= each.start]
+
     def _settle(self, *, final: bool) -> list[Finding]:
         start, end = self.settled - self._base, len(self._text)
-        if not final and end - start < LONGEST:
-            end = self._check.open_at(self._text, start)
+        held = end - start
+        if not final:
+            # what waits long is asked about less often, or a word without an end would cost its square
+            if held < LONGEST and held - self._looked < held // 8 - _OFTEN:
+                return []
+            self._looked = held
+            opened = self._check.open_at(self._text, start)
+            end = opened if held < LONGEST or opened > start else end
         if end <= start:
             return []
-        base, inside = self._base, []
+        inside: list[Finding] = []
         if self._may_hold(self._text[start:]):
             inside = [each for each in self._check.find(self._text) if start <= each.start < end]
-        if inside and inside[-1].end > end:  # what is open may belong to it
-            end = inside.pop().start
-        found = [Finding(each.kind, each.start + base, each.end + base) for each in inside]
-        self.settled = base + end
+            if inside and inside[-1].end > end:  # what is open may belong to it
+                cut = inside.pop()
+                end = cut.start if held < LONGEST or cut.start > start else end
+        found = [self._placed(each) for each in inside]
+        self.settled = self._base + end
+        self._looked = 0
         self._forget()
         return found
+
+    def _placed(self, found: Finding) -> Finding:
+        return Finding(found.kind, found.start + self._base, found.end + self._base)
 
     def _forget(self) -> None:
         """Let go what has no say any more."""
@@ -92,6 +113,10 @@ class SpanWatch:
             self._base = self._marks[0]
 
 
+_OFTEN: Final = 32
+"""Characters held back of which every piece is looked at, times eight."""
+
+
 class Windows:
     """The windows of one text, for checks that look at so many characters at a time; each overlaps the one before by
     half."""
@@ -101,20 +126,20 @@ class Windows:
         self._text = ""
         self.settled = 0
 
-    def feed(self, piece: str, *, final: bool) -> list[str]:
-        """The windows that are full now. What the next one will see too is not settled."""
+    def feed(self, piece: str, *, final: bool) -> Iterator[str]:
+        """The windows that are full now, while each is looked at `settled` is where it begins: what the next one will
+        see too isn't settled."""
         self._text += piece
-        step = self._size // 2
-        full: list[str] = []
-        while len(self._text) > self._size:
-            full.append(self._text[: self._size])
-            self._text = self._text[step:]
+        step, at = self._size // 2, 0
+        while len(self._text) - at > self._size:
+            yield self._text[at : at + self._size]
+            at += step
             self.settled += step
+        self._text = self._text[at:]
         if final and self._text:
-            full.append(self._text)
+            yield self._text
             self.settled += len(self._text)
             self._text = ""
-        return full
 
 
 class Edits:
@@ -122,29 +147,39 @@ class Edits:
 
     def __init__(self) -> None:
         self._spans: list[tuple[int, int, str]] = []
+        """In order, apart from each other."""
 
-    def add(self, found: list[Finding]) -> None:
-        """Where two checks' findings overlap, what is before and what is longer stays, and the other is cut."""
-        self._spans += [(each.start, each.end, label(each.kind)) for each in found]
-        self._spans.sort(key=lambda span: (span[0], -span[1]))
-        kept: list[tuple[int, int, str]] = []
-        for start, end, said in self._spans:
-            if kept and start < kept[-1][1]:
-                if end > kept[-1][1]:
-                    kept[-1] = (kept[-1][0], end, kept[-1][2])
-                continue
-            kept.append((start, end, said))
-        self._spans = kept
+    def add(self, found: Iterable[Finding]) -> None:
+        """Where two checks' findings overlap, they are one, by the name of what is before, or longer."""
+        for each in found:
+            self._add(each.start, each.end, label(each.kind))
+
+    def _add(self, start: int, end: int, said: str) -> None:
+        at = bisect_left(self._spans, start, key=_end)
+        at += at < len(self._spans) and self._spans[at][1] == start  # it ends where this one begins
+        last = at
+        while last < len(self._spans) and self._spans[last][0] < end:
+            last += 1
+        if last > at:
+            over = [(start, -end, said), *((first, -until, name) for first, until, name in self._spans[at:last])]
+            start, _, said = min(over)
+            end = max(-until for _, until, _ in over)
+        self._spans[at:last] = [(start, end, said)]
 
     def applied(self, text: str, start: int) -> str:
         """A part of the text that begins at `start`, as it goes on: what replaces a span stands where it begins."""
         pieces: list[str] = []
         at, end = start, start + len(text)
-        for first, last, said in self._spans:
-            if last <= at or first >= end:
-                continue
+        number = bisect_right(self._spans, start, key=_end)
+        while number < len(self._spans) and self._spans[number][0] < end:
+            first, last, said = self._spans[number]
             pieces.append(text[at - start : max(first, at) - start])
             if first >= start:
                 pieces.append(said)
             at = min(last, end)
+            number += 1
         return "".join(pieces) + text[at - start :]
+
+
+def _end(span: tuple[int, int, str]) -> int:
+    return span[1]

@@ -26,12 +26,12 @@ class Listener:
 
     def __init__(self, change: Callable[[Said], str], of: Whose = "words", tool: str | None = None) -> None:
         self._change = change
-        self._of: Whose = of
+        self.of: Whose = of
         self._tool = tool
 
     def __call__(self, text: str) -> str:
         """The text as it goes on."""
-        return self._change(Said(text, self._of, self._tool))
+        return self._change(Said(text, self.of, self._tool))
 
     def of_tool(self, of: Whose, tool: Any) -> Listener:
         """For what a tool is to get, or has given."""
@@ -41,6 +41,11 @@ class Listener:
 def for_tool(change: Change, of: Whose, tool: Any = None) -> Change:
     """The change for what a tool is to get, or has given."""
     return change.of_tool(of, tool) if isinstance(change, Listener) else change
+
+
+def is_of_call(change: Change) -> bool:
+    """Whether what it is told is for a tool."""
+    return isinstance(change, Listener) and change.of == "tool_call"
 
 
 def _for_block(block: Mapping[str, Any], change: Change) -> Change:
@@ -154,7 +159,7 @@ def total(*counts: Any) -> int | None:
     return None if known[0] is None else sum(each or 0 for each in known)
 
 
-_NOT_SAID = frozenset(
+NOT_SAID = frozenset(
     ("type", "role", "id", "call_id", "tool_call_id", "tool_use_id", "toolUseId", "name", "status", "signature",
      "format", "media_type", "mime_type", "mimeType", "detail", "index", "object", "cache_control", "cachePoint",
      "item_id", "logprobs", "obfuscation",
@@ -165,6 +170,18 @@ _WHOLLY_SAID = frozenset(("input", "arguments", "args", "response", "json", "par
 """Below which the names are a tool's own."""
 _CARRIES = frozenset(("data", "bytes", "file_data", "url", "image_url", "document_url", "uri"))
 """What holds base64 or an address, unless it is words."""
+
+
+def changed_arguments(value: Any, change: Change) -> Any:
+    """A tool's arguments with what is changed in them. Who listens hears them as a whole, in JSON."""
+    if not isinstance(change, Listener):
+        return changed_texts(value, change)
+    whole = json.dumps(value, ensure_ascii=False, default=str)
+    text = change(whole)
+    if text == whole:
+        return value
+    made = json_or_text(text)
+    return made if isinstance(made, type(value)) else value.__class__()
 
 
 def changed(value: Any, change: Callable[[str], str]) -> Any:
@@ -182,7 +199,7 @@ def changed(value: Any, change: Callable[[str], str]) -> Any:
 
 def _changed_field(name: Any, item: Any, around: Mapping[str, Any], change: Callable[[str], str]) -> Any:
     if name in _WHOLLY_SAID and isinstance(item, (dict, list)):
-        return changed_texts(item, change)
+        return changed_arguments(item, change) if is_of_call(change) else changed_texts(item, change)
     return changed(item, change) if _is_said(name, item, around) else item
 
 
@@ -214,7 +231,7 @@ def _within(item: Any, change: Callable[[str], str]) -> Any:
 def _is_said(name: Any, value: Any, around: Mapping[str, Any]) -> bool:
     if name in _CARRIES and isinstance(value, str):
         return around.get("type") == "text" or any(map(str.isspace, value))
-    return name not in _NOT_SAID
+    return name not in NOT_SAID
 
 
 def some(thing: Any, name: str) -> list[Any]:

@@ -87,6 +87,9 @@ class Piece(NamedTuple):
 class Streaming(Protocol):
     """A dialect that knows what each chunk of a stream says, so that it can be changed."""
 
+    says_twice: bool
+    """Whether texts that came in pieces come as a whole too."""
+
     def pieces(self, chunk: Any) -> list[Piece]:
         """What it says, in order."""
         ...

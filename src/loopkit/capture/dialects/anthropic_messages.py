@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loopkit.capture.dialects._content import (
+    Listener,
+    Said,
     as_tool_turn,
     change_within,
     changed,
-    changed_texts,
+    changed_arguments,
     for_tool,
     json_or_text,
     mapping,
@@ -111,15 +113,26 @@ class Messages:
         for block in some(response, "content"):
             if getattr(block, "type", None) == "tool_use":
                 called = for_tool(change, "tool_call", block.name)
-                block.input = changed_texts(block.input, called)
+                block.input = changed_arguments(block.input, called)
             else:
                 change_within(block, change)
         return response
 
+    says_twice = False
+
     def pieces(self, chunk: Any) -> list[Piece]:
         """See `Streaming.pieces`."""
         found = _piece(chunk)
-        return [] if found is None else [found[0]]
+        if found is not None:
+            return [found[0]]
+        others: list[Piece] = []
+
+        def hear(said: Said) -> str:
+            others.append(Piece((), said.text, said.of, said.tool, is_whole=True))
+            return said.text
+
+        _visit(chunk, Listener(hear))
+        return others
 
     def ended(self, chunk: Any) -> list[Any]:
         """See `Streaming.ended`."""
@@ -127,11 +140,13 @@ class Messages:
 
     def with_pieces(self, chunk: Any, texts: Sequence[str]) -> Any:
         """See `Streaming.with_pieces`."""
-        copy = chunk.model_copy(deep=True)
+        copy, rest = chunk.model_copy(deep=True), list(texts)
         found = _piece(copy)
         if found is not None:
             _, delta, name = found
-            setattr(delta, name, texts[0])
+            setattr(delta, name, rest.pop(0))
+        else:
+            _visit(copy, lambda _: rest.pop(0))
         return copy
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -152,12 +167,19 @@ class Messages:
         return client.messages.create(**arguments)
 
 
+def _visit(event: Any, change: Callable[[str], str]) -> None:
+    """Change the texts that an event says as a whole: tools' results, citations, and what may come."""
+    for name in ("content_block", "delta"):
+        if (thing := getattr(event, name, None)) is not None and event.type.startswith("content_block"):
+            change_within(thing, change)
+
+
 def _piece(chunk: Any) -> tuple[Piece, Any, str] | None:
     """What an event says, and where it says so."""
     if chunk.type == "content_block_start":
         block = chunk.content_block
         name = "thinking" if block.type == "thinking" else "text"
-        if block.type in ("tool_use", "server_tool_use"):
+        if block.type in ("tool_use", "server_tool_use") and not block.input:
             return Piece((chunk.index,), "", "tool_call", block.name), block, "text"
         said = getattr(block, name, None)
         return (Piece((chunk.index,), said), block, name) if isinstance(said, str) else None

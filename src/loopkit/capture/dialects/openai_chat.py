@@ -6,11 +6,15 @@ Shapes: https://platform.openai.com/docs/api-reference/chat
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from loopkit.capture.dialects._content import (
+    NOT_SAID,
+    Listener,
+    change_within,
     changed,
     for_tool,
     json_or_text,
@@ -20,6 +24,7 @@ from loopkit.capture.dialects._content import (
     sequence,
     since_the_model_spoke,
     some,
+    texts_in,
 )
 from loopkit.capture.dialects._protocol import Fold, Piece
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
@@ -113,7 +118,11 @@ class Chat:
         return self._changed(response.model_copy(deep=True), change)
 
     def _changed(self, response: Any, change: Callable[[str], str]) -> Any:
-        for message in [choice.message for choice in some(response, "choices") if getattr(choice, "message", None)]:
+        for choice in some(response, "choices"):
+            message = getattr(choice, "message", None)
+            if not message:
+                continue
+            before = (message.content, *(getattr(message, name, None) for name in _OTHER_TEXTS))
             for name in ("content", *_OTHER_TEXTS):
                 change_text(message, name, "parsed", change)
             if getattr(message, "function_call", None) is not None:
@@ -124,9 +133,15 @@ class Chat:
             for call in some(message, "tool_calls"):
                 if getattr(call, "function", None) is not None:
                     called = for_tool(change, "tool_call", getattr(call.function, "name", None))
+                    if call.function.arguments == "":  # its name is to be heard all the same
+                        called("{}") if isinstance(called, Listener) else None
                     change_text(call.function, "arguments", "parsed_arguments", called)
                 if getattr(call, "custom", None) is not None:
                     change_text(call.custom, "input", None, for_tool(change, "tool_call", call.custom.name))
+            _change_others(message, change)
+            after = (message.content, *(getattr(message, name, None) for name in _OTHER_TEXTS))
+            if after != before and getattr(choice, "logprobs", None) is not None:
+                choice.logprobs = None  # its tokens are the words
         return response
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -138,8 +153,23 @@ class Chat:
         return client.chat.completions.create(**arguments)
 
 
+def _change_others(message: Any, change: Callable[[str], str]) -> None:
+    """What providers add to a message, whatever it is, and what a message may hold besides words."""
+    extra: dict[str, Any] = getattr(message, "model_extra", None) or {}
+    for name, value in list(extra.items()):
+        if name not in _KNOWN and name not in NOT_SAID:
+            setattr(message, name, changed(value, change))
+    content: Any = message.content
+    if isinstance(content, list):
+        message.content = changed(content, change)
+    for each in some(message, "annotations"):
+        change_within(each, change)
+
+
 class OpenAIChat(Chat):
     """Of OpenAI's own SDK and those made like it, whose objects and chunks are alike."""
+
+    says_twice = False
 
     def with_turns(self, request: Request, turns: Sequence[tuple[str, str]]) -> dict[str, Any]:
         """See `Dialect.with_turns`."""
@@ -152,7 +182,7 @@ class OpenAIChat(Chat):
 
     def ended(self, chunk: Any) -> list[Any]:
         """See `Streaming.ended`."""
-        return [choice.index for choice in some(chunk, "choices") if choice.finish_reason is not None]
+        return [choice.index for choice in some(chunk, "choices") if choice.finish_reason]
 
     def with_pieces(self, chunk: Any, texts: Sequence[str]) -> Any:
         """See `Streaming.with_pieces`."""
@@ -278,35 +308,74 @@ class _Choice:
         return result
 
 
-def _pieces(chunk: Any) -> Iterator[tuple[Piece, Callable[[str], None]]]:
+def _pieces(chunk: Any) -> Iterator[_Place]:
     """What a chunk says, each with what puts something else in its place."""
     for choice in some(chunk, "choices"):
-        delta = choice.delta
-        if delta is None:
-            continue
-        fields: dict[str, Any] = delta.__dict__
-        extra: dict[str, Any] = delta.model_extra or {}
-        for name in ("content", *_OTHER_TEXTS):  # where its fields lie: to ask for what it lacks costs most of all
-            if isinstance(text := fields.get(name, extra.get(name)), str) and text:
-                yield Piece((choice.index, name), text), partial(setattr, delta, name)
-        if (function := fields.get("function_call")) is not None and function.arguments:
-            piece = Piece((choice.index, "function_call"), function.arguments, "tool_call", function.name)
-            yield piece, partial(setattr, function, "arguments")
-        if isinstance(text := mapping(sound := extra.get("audio")).get("transcript"), str):
-            yield Piece((choice.index, "audio"), text), partial(_put, sound, "transcript")
-        for call in delta.tool_calls or ():
-            channel = (choice.index, "tool", call.index)
-            if call.function is not None:
-                function = call.function
-                said = Piece(channel, function.arguments or "", "tool_call", function.name)
-                yield said, partial(setattr, function, "arguments")
-            elif custom := mapping(mapping(call.model_extra).get("custom")):
-                said = Piece(channel, custom.get("input") or "", "tool_call", custom.get("name"))
-                yield said, partial(_put, custom, "input")
+        if choice.delta is not None:
+            yield from _words(choice.index, choice.delta)
+            yield from _calls(choice.index, choice.delta)
+            yield from _others(choice.index, choice.delta)
+
+
+_Place: TypeAlias = "tuple[Piece, Callable[[str], None]]"
+
+
+def _words(index: int, delta: Any) -> Iterator[_Place]:
+    fields: dict[str, Any] = delta.__dict__
+    extra: dict[str, Any] = delta.model_extra or {}
+    for name in ("content", *_OTHER_TEXTS):  # where its fields lie: to ask for what it lacks costs most of all
+        if isinstance(text := fields.get(name, extra.get(name)), str) and text:
+            yield Piece((index, name), text), partial(setattr, delta, name)
+    sound: Any = fields.get("audio", extra.get("audio"))
+    if isinstance(text := _field(sound, "transcript"), str):
+        yield Piece((index, "audio"), text), partial(_put, sound, "transcript")
+
+
+def _calls(index: int, delta: Any) -> Iterator[_Place]:
+    if (function := delta.__dict__.get("function_call")) is not None and function.arguments:
+        piece = Piece((index, "function_call"), function.arguments, "tool_call", function.name)
+        yield piece, partial(setattr, function, "arguments")
+    for call in delta.tool_calls or ():
+        channel = (index, "tool", call.index)
+        if call.function is not None:
+            function = call.function
+            said = Piece(channel, function.arguments or "", "tool_call", function.name)
+            yield said, partial(setattr, function, "arguments")
+        elif custom := mapping(mapping(call.model_extra).get("custom")):
+            said = Piece(channel, custom.get("input") or "", "tool_call", custom.get("name"))
+            yield said, partial(_put, custom, "input")
+
+
+def _others(index: int, delta: Any) -> Iterator[_Place]:
+    """What providers add, whatever it is."""
+    named: dict[str, Any] = dict(delta.model_extra or {})
+    if isinstance(delta.__dict__.get("content"), list):
+        named["content"] = delta.content
+    for name, value in named.items():
+        if isinstance(value, str) and value and name not in _KNOWN and name not in NOT_SAID:
+            yield Piece((index, name), value), partial(setattr, delta, name)
+        elif isinstance(value, (list, dict)) and name != "audio" and texts_in(partial(changed, value)):
+            whole = json.dumps(value, ensure_ascii=False, default=str)
+            yield Piece((index, name), whole, is_whole=True), partial(_put_json, delta, name)
+
+
+_KNOWN = frozenset(("content", "audio", "function_call", "tool_calls", "role", *_OTHER_TEXTS))
+
+
+def _field(thing: Any, name: str) -> Any:
+    return mapping(thing).get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
 
 
 def _put(place: Any, name: str, text: str) -> None:
-    place[name] = text
+    if isinstance(place, dict):
+        place[name] = text
+    else:
+        setattr(place, name, text)
+
+
+def _put_json(thing: Any, name: str, text: str) -> None:
+    """What couldn't be put back goes."""
+    setattr(thing, name, json_or_text(text))
 
 
 def _joined(sound: Mapping[str, list[Any]]) -> dict[str, Any]:

@@ -116,6 +116,8 @@ class Responses:
         """See `Dialect.with_output`."""
         return _changed_in(response.model_copy(deep=True), change)
 
+    says_twice = True
+
     def pieces(self, chunk: Any) -> list[Piece]:
         """See `Streaming.pieces`."""
         if _is_delta(chunk):
@@ -179,11 +181,14 @@ def _visit(event: Any, change: Callable[[str], str]) -> None:
         _change_item(event.item, change)
     elif getattr(event, "part", None) is not None:
         change_within(event.part, change)
-    else:
-        for name in ("text", "refusal", "transcript"):
-            change_text(event, name, None, change)
-        for name in ("arguments", "input", "code"):
+    else:  # a text's own, and whatever else may come
+        for name in ("arguments", "input", "code", "command"):
             change_text(event, name, None, for_tool(change, "tool_call"))
+        change_within(event, lambda text: text if text in _heard(event) else change(text))
+
+
+def _heard(event: Any) -> tuple[Any, ...]:
+    return tuple(getattr(event, name, None) for name in ("arguments", "input", "code", "command", "type"))
 
 
 class ResponsesFold:

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from loopkit.capture import slot
 from loopkit.capture.chain import Call, Interceptor, must_see
-from loopkit.capture.dialects._protocol import Conversation, Dialect
+from loopkit.capture.dialects._protocol import Conversation, Dialect, Streaming
 from loopkit.capture.dialects.known import CHAT, MESSAGES, OPENAI_PATHS
 from loopkit.capture.hooked import HookedCall, begin
 from loopkit.capture.providers import provider_of
@@ -160,7 +160,7 @@ class Hook:
         if self.sdk.is_left_out is not None:
             request = {name: value for name, value in request.items() if not self.sdk.is_left_out(value)}
         if self.interceptors:
-            self._refuse_unseen(options)
+            self._refuse_unseen(options, dialect, args[0] if args else kwargs.get("cast_to"))
         files = _files(options.files) if options.files else None
         provider, server = self._served(client)
         hooked = begin(
@@ -183,13 +183,16 @@ class Hook:
             self._last_served = base_url, provider, server
         return provider, server
 
-    def _refuse_unseen(self, options: Any) -> None:
-        """A raw response passes as bytes: what checks outputs would not see it. Said before anything is sent."""
+    def _refuse_unseen(self, options: Any, dialect: Dialect, kind: Any) -> None:
+        """What checks outputs would not see a raw response, or one that is no object. Said before anything is sent."""
         asked_raw = any(str(name).lower() == _RAW for name in (options.headers or ()))
+        module = str(getattr(kind, "__module__", ""))
+        if isinstance(dialect, Streaming):
+            asked_raw = asked_raw or kind in (object, str, bytes, dict, list) or module.startswith("httpx")
         if asked_raw and any(getattr(each, "sees_output", False) for each in self.interceptors):
             raise InvalidInput(
-                "with_raw_response and with_streaming_response can't be used with a guard that checks outputs: "
-                "call create(), or wrap a client of its own without output checks"
+                "with_raw_response, with_streaming_response and cast_to can't be used with a guard that checks outputs:"
+                " call create(), or wrap a client of its own without output checks"
             )
 
 
