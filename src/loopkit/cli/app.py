@@ -15,6 +15,7 @@ from loopkit._version import __version__
 from loopkit.cli import screen
 from loopkit.cli.application import Application
 from loopkit.cli.diagnosis import diagnose
+from loopkit.cli.trial import tried
 from loopkit.config import STORE_BYTES, STORE_DAYS
 from loopkit.datasets.dataset import Dataset
 from loopkit.deploy.registry import Registry
@@ -51,12 +52,14 @@ app = typer.Typer(
     add_completion=False,
 )
 feedback_app = typer.Typer(help="What people said.")
+guard_app = typer.Typer(help="What may pass.", no_args_is_help=True)
 signals_app = typer.Typer(help="What people show without saying it.", no_args_is_help=True)
 dataset_app = typer.Typer(help="What to learn from.", no_args_is_help=True)
 rollout_app = typer.Typer(help="What is served: candidates on real calls.", no_args_is_help=True)
 store_app = typer.Typer(help="The local store.", no_args_is_help=True)
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(signals_app, name="signals")
+app.add_typer(guard_app, name="guard")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(store_app, name="store")
@@ -390,6 +393,19 @@ def signals_calibrate(task: Annotated[str | None, typer.Argument(help="One task;
         out.print("nothing was shown yet: see  loopkit signals sense", highlight=False)
     for card in cards:
         out.print(screen.calibration(card))
+
+
+@guard_app.command("test")
+def guard_test(
+    file: Annotated[Path, typer.Argument(help="A text a line, or .jsonl with `text`, and `label` if known.")],
+    guard: Annotated[str | None, typer.Option(help="The guard's name in the module; default: its only one.")] = None,
+    stage: Annotated[str, typer.Option(help="input, output, tool_call or tool_result.")] = "input",
+    show: Annotated[int, typer.Option(help="So many lines that were not allowed, or wrongly were.")] = 20,
+    app: App = None,
+) -> None:
+    """Try a guard of your application's on a file of texts."""
+    where: Any = stage
+    out.print(screen.trial(list(tried(Application(app).guard(guard), file, where)), show))
 
 
 @dataset_app.command("create")

@@ -15,6 +15,7 @@ from typing import Any
 from loopkit.capture.sdks.known import sdk_of
 from loopkit.errors import InvalidSetting
 from loopkit.evals.scoring import Evaluator
+from loopkit.guard.guard import Guard
 from loopkit.route.router import Router
 
 if sys.version_info >= (3, 11):
@@ -44,6 +45,18 @@ class Application:
         """The module's router for a task."""
         found = (value for value in self._values() if isinstance(value, Router) and value.task == task)
         return next(found, None)
+
+    def guard(self, name: str | None = None) -> Guard:
+        """The module's guard of that name, or its only one. Raises `InvalidSetting`."""
+        named = {} if self.module is None else {n: v for n, v in vars(self.module).items() if isinstance(v, Guard)}
+        if name in named:
+            return named[name]
+        if name is None and len(named) == 1:
+            return next(iter(named.values()))
+        known = ", ".join(sorted(named)) or "none"
+        raise InvalidSetting(
+            f"which guard? The module {self.name!r} has {known}: name one by --guard, or another --app"
+        )
 
     def _values(self) -> list[Any]:
         return [] if self.module is None else list(vars(self.module).values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -16,6 +17,7 @@ from rich.tree import Tree
 
 from loopkit._words import describe, duration, short
 from loopkit.cli.diagnosis import Finding
+from loopkit.cli.trial import Tried
 from loopkit.datasets.dataset import Dataset
 from loopkit.deploy.rollout import RolloutDecision
 from loopkit.deploy.trail import Trail
@@ -189,6 +191,32 @@ def calibration(card: Calibration) -> Group:
     for each in card.bins:
         made.add_row(each.shown, str(each.calls), str(each.labelled), between(each.good, each.low, each.high))
     return Group(Text(head), made, Text(verdict))
+
+
+def trial(found: Sequence[Tried], show: int) -> Group:
+    """What a guard did with a file's texts: how often what, and lines worth a look."""
+    stopped = ("hold", "block", "retry")
+    made = table("verdict", "check", ">texts", ">share")
+    counts = Counter((each.verdict.action, each.verdict.check) for each in found)
+    for (action, check), count in counts.most_common():
+        made.add_row(*map(escape, (action, check, str(count), f"{count / len(found):.1%}")))
+    worth = [each for each in found if each.verdict.action != "allow" or each.label]
+    lines = table("#line", "verdict", "why", "text")
+    labelled = [each for each in found if each.label is not None]
+    parts: list[Any] = [made]
+    if labelled:
+        bad = [each for each in labelled if each.label]
+        hits = sum(each.verdict.action in stopped for each in bad)
+        false = sum(each.verdict.action in stopped for each in labelled if not each.label)
+        parts.append(
+            Text(f"stopped: {hits} of {len(bad)} that should be, {false} of {len(labelled) - len(bad)} others")
+        )
+        worth = [each for each in labelled if (each.verdict.action in stopped) is not each.label]
+    for each in worth[:show]:
+        lines.add_row(*map(escape, (str(each.line), each.verdict.action, each.verdict.reason, short(each.text, 80))))
+    if worth:
+        parts.append(lines)
+    return Group(*parts)
 
 
 def stats(store: Store) -> Table:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from loopkit import _host
 from loopkit.capture.chain import Begin, Effect, Join, OutOfTime, Pause, Running
@@ -122,7 +122,7 @@ class Examination:
         for places, text, seen in texts:
             for place in [each for each in places if each.how.run == "parallel" and is_drawn(each)]:
                 if place.breaker.is_open():
-                    self._stop(self.failed(place, seen, _LEFT_ALONE))
+                    stop(self.failed(place, seen, _LEFT_ALONE))
                     continue
                 work = self._beside(place, text, seen)
                 timeout = None if place.is_async else place.how.timeout  # an async one sees to its time itself
@@ -137,9 +137,9 @@ class Examination:
             try:
                 yield Join(each.running, self._left)
             except Tripped as tripped:
-                raise_for(tripped.verdict)
+                raise error_of(tripped.verdict) from None
             except Exception as error:  # noqa: BLE001  # see above
-                self._stop(self._late(each.place, each.seen, error, began))
+                stop(self._late(each.place, each.seen, error, began))
             self._spend(began)
 
     def ask_after(self, texts: Iterable[Looked]) -> Generator[Effect, Any, None]:
@@ -280,11 +280,6 @@ class Examination:
             text = verdict.text or ""
         return graver(gravest, verdict), text
 
-    @staticmethod
-    def _stop(verdict: Verdict) -> None:
-        if verdict.action in STOPPING:
-            raise_for(verdict)
-
 
 def finds_spans(place: Placed) -> bool:
     """Whether its check says where in a text something is."""
@@ -301,9 +296,10 @@ def error_of(verdict: Verdict) -> Blocked:
     return (Held if verdict.action == "hold" else Blocked)(verdict)
 
 
-def raise_for(verdict: Verdict) -> NoReturn:
-    """Raises it."""
-    raise error_of(verdict)
+def stop(verdict: Verdict) -> None:
+    """Raises it for one after which nothing goes on."""
+    if verdict.action in STOPPING:
+        raise error_of(verdict)
 
 
 def findings(found: Iterable[Any]) -> list[Finding]:

@@ -13,7 +13,7 @@ from loopkit.capture.dialects._protocol import Streaming
 from loopkit.capture.drive import asettle, settle
 from loopkit.errors import Blocked, InvalidInput
 from loopkit.guard.check import Check, Placed, Seen, placed
-from loopkit.guard.examine import STOPPING, Examination, Tripped, raise_for
+from loopkit.guard.examine import Examination, Tripped, error_of, stop
 from loopkit.guard.filters import ChunkStream, Looks, TextStream, WholeStream
 from loopkit.types import Stage, Verdict
 
@@ -124,7 +124,7 @@ class Guard:
             except Interrupt as interrupt:
                 if not isinstance(interrupt.error, Tripped) or interrupt.running not in [b.running for b in beside]:
                     raise
-                raise_for(interrupt.error.verdict)
+                raise error_of(interrupt.error.verdict) from None
             yield from examination.join_beside(beside)
             beside = []
             if call.stream:
@@ -148,7 +148,7 @@ class Guard:
             text = said.text
             for places, seen in self._looks_in(call, said):
                 verdict, text = yield from examination.of(places, text, seen)
-                _stop(verdict)
+                stop(verdict)
             cleaned[said] = text
         if any(said.text != text for said, text in cleaned.items()):
             call = call.with_input(Listener(lambda said: cleaned.get(said, said.text)))
@@ -161,7 +161,7 @@ class Guard:
         came = _as_json(call)
         seen = Seen(stage="tool_call", tool=call.name, call=call)
         verdict, text = yield from examination.of(self._places["tool_call"], came, seen, _OUT)
-        _stop(verdict)
+        stop(verdict)
         if text == came:
             return call
         try:
@@ -183,7 +183,7 @@ class Guard:
                 verdict, text = yield from examination.of(places, text, seen, _OUT)
                 if verdict.action == "retry":
                     return verdict, result
-                _stop(verdict)
+                stop(verdict)
             cleaned[each] = text
         if any(each.text != text for each, text in cleaned.items()):
             result = call.with_output(result, Listener(lambda each: cleaned.get(each, each.text)))
@@ -221,11 +221,6 @@ class Guard:
         if not any(each.how.run != "before" for places in self._places.values() for each in places):
             return []
         return [(places, said.text, seen) for said in call.asks() for places, seen in self._looks_in(call, said)]
-
-
-def _stop(verdict: Verdict) -> None:
-    if verdict.action in STOPPING:
-        raise_for(verdict)
 
 
 def _as_json(call: Call) -> str:

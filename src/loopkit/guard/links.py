@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from loopkit.detect.patterns import Finding, merged, without
+from loopkit.detect.patterns import Finding, merged
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.check import PLAINLY, Action, How, OnError, action_of
+from loopkit.guard.spans import Finder
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -41,7 +42,7 @@ _OPEN: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class LinkCheck:
+class LinkCheck(Finder):
     """Finds addresses of hosts that aren't allowed. Fails closed."""
 
     name: str
@@ -52,17 +53,12 @@ class LinkCheck:
     how: How = PLAINLY
     on_error: OnError = "closed"
 
-    def check(self, text: str, seen: Seen = ALONE) -> Trip | None:
-        """See `Check.check`."""
-        found = self.find(text)
-        return Trip(self.action, self.why(found), without(text, found)) if found else None
-
-    def why(self, found: list[Finding]) -> str:
+    def why(self, found: Sequence[Finding]) -> str:
         """What was found, in words; addresses may carry what they are to carry off, so they aren't repeated."""
         return f"{' and '.join(sorted({each.kind for each in found}))} of hosts that aren't allowed"
 
     def find(self, text: str) -> list[Finding]:
-        """See `SpanCheck.find`."""
+        """See `Finder.find`."""
         return merged([*self._fetched(text), *([] if self.fetched_only else self._named(text))])
 
     def open_at(self, text: str, start: int) -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from loopkit.detect.folding import folded
-from loopkit.detect.patterns import Finding, without
+from loopkit.detect.patterns import Finding
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.check import PLAINLY, Action, How, OnError, action_of
+from loopkit.guard.spans import Finder
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -26,7 +27,7 @@ _KIND: Final = "banned"
 
 
 @dataclass(frozen=True, slots=True)
-class ListCheck:
+class ListCheck(Finder):
     """Finds whole words, whatever their case, their accents, and what is hidden in them. Fails closed."""
 
     action: Action
@@ -38,17 +39,12 @@ class ListCheck:
     how: How = PLAINLY
     on_error: OnError = "closed"
 
-    def check(self, text: str, seen: Seen = ALONE) -> Trip | None:
-        """See `Check.check`."""
-        found = self.find(text)
-        return Trip(self.action, self.why(found), without(text, found)) if found else None
-
-    def why(self, found: list[Finding]) -> str:
+    def why(self, found: Sequence[Finding]) -> str:
         """How much was found: what, isn't repeated."""
         return f"{len(found)} of the list" if len(found) > 1 else "one of the list"
 
     def find(self, text: str) -> list[Finding]:
-        """See `SpanCheck.find`."""
+        """See `Finder.find`."""
         words = _words(text)
         found: list[Finding] = []
         at = 0

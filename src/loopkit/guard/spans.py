@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -22,9 +22,29 @@ CREDENTIAL: Final = "credential"
 """What rules find, besides the kinds that recording redacts."""
 
 
+class Finder:
+    """What checks that find spans have in common. Fails closed."""
+
+    __slots__ = ()
+    action: Action
+
+    def check(self, text: str, seen: Seen = ALONE) -> Trip | None:
+        """See `Check.check`."""
+        found = self.find(text)
+        return Trip(self.action, self.why(found), without(text, found)) if found else None
+
+    def find(self, text: str) -> list[Finding]:
+        """All spans, in order, apart from each other. What is before one by more than 600 characters has no say."""
+        raise NotImplementedError
+
+    def why(self, found: Sequence[Finding]) -> str:
+        """What was found, in words."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, slots=True)
-class SpanCheck:
-    """Finds what `loopkit.detect` knows. Fails closed."""
+class SpanCheck(Finder):
+    """Finds what `loopkit.detect` knows."""
 
     name: str
     action: Action
@@ -35,23 +55,12 @@ class SpanCheck:
     how: How = PLAINLY
     on_error: OnError = "closed"
 
-    def check(self, text: str, seen: Seen = ALONE) -> Trip | None:
-        """See `Check.check`."""
-        return self.tripped(text, self.find(text))
-
-    def tripped(self, text: str, found: list[Finding]) -> Trip | None:
-        """What such findings in a text mean."""
-        if not found:
-            return None
-        clean = without(text, found) if self.action in ("redact", "replace") else None
-        return Trip(self.action, self.why(found), clean)
-
-    def why(self, found: Iterable[Finding]) -> str:
-        """What was found, in words."""
+    def why(self, found: Sequence[Finding]) -> str:
+        """See `Finder.why`."""
         return f"found {', '.join(sorted({each.kind for each in found}))}"
 
     def find(self, text: str) -> list[Finding]:
-        """All spans, in order, apart from each other."""
+        """See `Finder.find`."""
         return self.finder(text, self.kinds)
 
     def may_hold(self, text: str) -> bool:
