@@ -181,6 +181,26 @@ def test_an_answer_that_came_is_written_down_whoever_stops_it(recorded: MemorySi
     assert [span.status for span in spans] == ["error", "error"]
 
 
+def test_an_answer_of_the_guards_is_not_taken_for_the_models(recorded: MemorySink) -> None:
+    guard = loopkit.Guard(input=[waiting(0.02, [], Trip("block", "no"), run="parallel")], answer="sorry")
+    go_on = threading.Event()
+
+    def answers(body: Any) -> str:
+        go_on.wait(SOON)
+        return "fine"
+
+    client, _ = client_of(answers, guard=guard)
+    assert client.chat.completions.create(**ASK) == "sorry"
+    go_on.set()
+    until = time.monotonic() + SOON
+    while not (found := [span for span in recorded.spans() if span.kind == "llm"]) and time.monotonic() < until:
+        time.sleep(0.01)
+    (span,) = found
+    assert span.model_call is not None
+    assert (span.model_call.output[0].text, span.model_call.usage.output_tokens) == ("fine", 3)
+    assert span.attributes["loopkit.interrupted"] is True
+
+
 def test_no_exception_is_left_over(caplog: pytest.LogCaptureFixture) -> None:
     client = loopkit.wrap(
         slow_client(SOON * 5, []),

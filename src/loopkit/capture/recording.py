@@ -153,7 +153,18 @@ class Recording:
         if self.live is not None and not call.done():
             self.live.set_attribute(names.INTERRUPTED, True)
 
-    def _ended_alone(self, error: BaseException, call: Any) -> None:
+    def forget_left(self) -> None:
+        """The call is made once more."""
+        self._left = None
+
+    def ends_alone(self) -> bool:
+        """Whether what its caller gets is another's answer: the call's own is written down when it comes."""
+        left, self._left = self._left, None
+        if left is not None:
+            left.add_done_callback(partial(self._ended_alone, None))
+        return left is not None
+
+    def _ended_alone(self, error: BaseException | None, call: Any) -> None:
         with _shield:
             if self.live is not None and not call.cancelled() and call.exception() is None:
                 answer = call.result()
@@ -275,7 +286,8 @@ def run(
     """Make the call under its span and give the caller what `received` makes of the result."""
     token = recording.enter()
     try:
-        result = drive(compose(interceptors, call), send, recording.left) if interceptors else send(call)
+        plan = compose(interceptors, call) if interceptors else None
+        result = send(call) if plan is None else drive(plan, _anew(recording, send), recording.left)
     except BaseException as error:
         recording.raised(error)
         raise
@@ -294,7 +306,8 @@ async def arun(
     """`run`, awaiting the call."""
     token = recording.enter()
     try:
-        result = await (adrive(compose(interceptors, call), send, recording.left) if interceptors else send(call))
+        plan = compose(interceptors, call) if interceptors else None
+        result = await (send(call) if plan is None else adrive(plan, _anew(recording, send), recording.left))
     except BaseException as error:
         recording.raised(error)
         raise
@@ -303,9 +316,19 @@ async def arun(
     return _received(recording, received, result)
 
 
+def _anew(recording: Recording, send: Callable[[Call], Any]) -> Callable[[Call], Any]:
+    """Another attempt is the call's, whatever became of the one before."""
+
+    def sending(call: Call) -> Any:
+        recording.forget_left()
+        return send(call)
+
+    return sending
+
+
 def _received(recording: Recording, received: Callable[[Any], Any], result: Any) -> Any:
     try:
-        return received(result)
+        return result if recording.ends_alone() else received(result)
     except BaseException as error:
         recording.raised(error)
         raise
