@@ -14,7 +14,8 @@ from loopkit.capture.drive import asettle, settle
 from loopkit.errors import Blocked, InvalidInput
 from loopkit.guard.check import Check, Placed, Seen, placed
 from loopkit.guard.examine import Examination, Tripped, error_of, stop
-from loopkit.guard.filters import ChunkStream, Looks, TextStream, WholeStream
+from loopkit.guard.filters import ChunkStream, TextStream, WholeStream
+from loopkit.guard.gate import Looks
 from loopkit.types import Stage, Verdict
 
 NO_ANSWER: Final = object()
