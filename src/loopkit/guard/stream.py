@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from loopkit.detect.patterns import Finding, label
 
@@ -68,13 +68,6 @@ class SpanWatch:
             found += self._settle(final=final and is_last)
             if is_last:
                 return found
-
-    def until(self, end: int) -> list[Finding]:
-        """The findings that would be settled if the text ended at `end`, beyond what is settled."""
-        start, last = self.settled - self._base, end - self._base
-        if last <= start:
-            return []
-        return [self._placed(each) for each in self._check.find(self._text[:last]) if start <= each.start]
 
     def _settle(self, *, final: bool) -> list[Finding]:
         start, end = self.settled - self._base, len(self._text)
@@ -146,7 +139,7 @@ class Edits:
     """What is to stand in the place of spans, each by its place in the whole text."""
 
     def __init__(self) -> None:
-        self._spans: list[tuple[int, int, str]] = []
+        self._spans: list[_Edit] = []
         """In order, apart from each other."""
 
     def add(self, found: Iterable[Finding]) -> None:
@@ -160,11 +153,10 @@ class Edits:
         last = at
         while last < len(self._spans) and self._spans[last][0] < end:
             last += 1
-        if last > at:
-            over = [(start, -end, said), *((first, -until, name) for first, until, name in self._spans[at:last])]
-            start, _, said = min(over)
-            end = max(-until for _, until, _ in over)
-        self._spans[at:last] = [(start, end, said)]
+        over = [(start, -end, said), *((first, -own, name) for first, _, name, own in self._spans[at:last])]
+        first, own, name = min(over)
+        end = max([end, *(until for _, until, *_ in self._spans[at:last])])
+        self._spans[at:last] = [(first, end, name, -own)]
 
     def applied(self, text: str, start: int) -> str:
         """A part of the text that begins at `start`, as it goes on: what replaces a span stands where it begins."""
@@ -172,7 +164,7 @@ class Edits:
         at, end = start, start + len(text)
         number = bisect_right(self._spans, start, key=_end)
         while number < len(self._spans) and self._spans[number][0] < end:
-            first, last, said = self._spans[number]
+            first, last, said, _ = self._spans[number]
             pieces.append(text[at - start : max(first, at) - start])
             if first >= start:
                 pieces.append(said)
@@ -181,5 +173,9 @@ class Edits:
         return "".join(pieces) + text[at - start :]
 
 
-def _end(span: tuple[int, int, str]) -> int:
+_Edit: TypeAlias = "tuple[int, int, str, int]"
+"""Where it begins and ends, what stands there, and where the finding ended that it is named by."""
+
+
+def _end(span: _Edit) -> int:
     return span[1]
