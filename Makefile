@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all test-litellm test-pythons lint types docs bench bench-guard check clean
+.PHONY: help setup demo test test-all test-litellm test-presidio test-pythons lint types docs bench bench-guard check clean
 
 help:
 	@echo "make setup         a virtual environment with everything that development needs"
@@ -13,6 +13,7 @@ help:
 	@echo "make test          the tests, in a few minutes (WORKERS=2 processes)"
 	@echo "make test-all      the slow ones too: the real model through the whole demo, real backends"
 	@echo "make test-litellm  litellm, LlamaIndex and DSPy, in an environment of their own"
+	@echo "make test-presidio Presidio, whose spaCy is large, in an environment of its own"
 	@echo "make test-pythons  the tests on every Python from 3.10 to 3.13 that is installed"
 	@echo "make lint types docs bench clean"
 
@@ -45,6 +46,11 @@ test-litellm:
 	  llama-index-core llama-index-llms-openai dspy openinference-instrumentation-llama-index openinference-instrumentation-dspy
 	$(VENV)-litellm/bin/python -m pytest tests/providers/test_litellm.py tests/frameworks/test_separate.py $(ARGS)
 
+test-presidio:
+	$(PYTHON) -m venv $(VENV)-presidio
+	$(VENV)-presidio/bin/python -m pip install --quiet --editable '.[cli,presidio,openai]' pytest hypothesis
+	$(VENV)-presidio/bin/python -m pytest tests/guard/test_remote.py -k presidio $(ARGS)
+
 # On PATH, else among pyenv's versions.
 test-pythons:
 	@for version in 3.10 3.11 3.12 3.13; do \
@@ -74,7 +80,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 bench-guard: $(READY)
-	$(BIN)/python -m benchmarks guard
+	$(BIN)/python -m benchmarks guard grounding
 
 check: lint types test
 

@@ -21,11 +21,12 @@ PARTS = {
     "memory": "Memory",
     "peers": "Others",
     "guard": "Checks on real data",
+    "grounding": "Answers and their sources",
 }
 
 
 def main() -> None:
-    """Run and print; `peers` and `guard` only where asked for: they need `benchmarks/peers.txt`, and `LOOPKIT_DATA`."""
+    """Run and print; `peers`, `guard` and `grounding` only where asked for: they need `benchmarks/peers.txt`, or data."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", metavar="FILE", help="write the figures here too")
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
@@ -39,7 +40,7 @@ def main() -> None:
     }
     print("Measured: " + ", ".join(f"{name} {value}" for name, value in about.items()) + ".\n")
     found: dict[str, object] = {"about": about}
-    for part in asked.parts or [name for name in PARTS if name not in ("peers", "guard")]:
+    for part in asked.parts or [name for name in PARTS if name not in ("peers", "guard", "grounding")]:
         rows = import_module(f"benchmarks.{part}").rows()
         found[part] = rows
         print(markdown(PARTS[part], rows), flush=True)

@@ -17,6 +17,8 @@ from loopkit.guard.stream import CONTEXT, LONGEST, Edits, SpanWatch, Windows
 CHECKS: list[Any] = [
     checks.pii(kinds=[*checks.pii().kinds, "domain"]), checks.secrets(),
     checks.banned(["the card number", "office", "C++", "call me", "call me now", "Ünit über"]),
+    checks.banned(["office", "card", "call"], allowed=["call me on", "the card number", "office call"]),
+    checks.matches(r"\b\d{3}[ -]\d{2,4}\b(?! x)", action="redact"), checks.matches(r"(?:\w{2,9} ){2}(?=\d)|\W{3}"),
     checks.urls(allow=["example.org", "*.example.com"]), checks.exfiltration(), checks.invisible(),
 ]  # fmt: skip
 WORDS = st.sampled_from(

@@ -6,10 +6,17 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from loopkit.errors import InvalidInput
+from loopkit.evals.gating import EvaluatorCheck, gate
+from loopkit.guard.check import Action
 from loopkit.types import Example, Score
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from loopkit.guard.check import Options
 
 _GIVEN = ("input", "inputs", "output", "outputs", "expected", "reference_outputs", "example")
 
@@ -20,12 +27,21 @@ class Evaluator:
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self.function = function
         self.name = name
-        self._wants = _wanted(function)
+        self.wants = _wanted(function)
+        """Of what it can be given, what it takes."""
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns."""
         return self.function(*args, **kwargs)
+
+    def at_least(self, least: float, *, action: Action = "block", **how: Unpack[Options]) -> EvaluatorCheck:
+        """A check for a guard: texts that it scores lower don't pass. It is given `output`, and as `input` what a
+        client was asked (`messages`) or a function was called with. A `timeout=` has it run on a thread.
+
+            loopkit.Guard(output=[politeness.at_least(0.7, action="retry")])
+        """
+        return gate(self, least, action, how)
 
     def score(self, output: Any, example: Example) -> Score:
         """The function's result as a `Score`. A function that raises gives a score with `error`, never an exception."""
@@ -34,7 +50,7 @@ class Evaluator:
             "expected": example.expected, "reference_outputs": example.expected, "example": example,
         }  # fmt: skip
         try:
-            return normalise(self.name, self.function(**{name: given[name] for name in self._wants}))
+            return normalise(self.name, self.function(**{name: given[name] for name in self.wants}))
         except Exception as error:  # noqa: BLE001  # an evaluator's failure is a row, not the end of the run
             return Score(name=self.name, error=f"{type(error).__name__}: {error}")
 

@@ -42,17 +42,32 @@ class Seen:
     """Whose call or result it is."""
     call: Call | None = None
     """Around which the guard stands."""
-
-    @property
-    def task(self) -> str | None:
-        """The task that the call is about."""
-        return None if self.call is None else self.call.task
+    task: str | None = None
+    """The task that the call is about."""
 
     @property
     def system_prompts(self) -> list[str]:
         """What the model was told by whoever built the application."""
-        roles = ("system", "developer")
-        return [message.text for message in self._asked() if message.role in roles and message.text]
+        return [message.text for message in self._asked() if message.role in _INSTRUCT and message.text]
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """What an evaluator is given: what a function was called with, by name, or a model's `messages`."""
+        if self.call is None:
+            return {}
+        if self.call.dialect is None:
+            return self.call.request
+        return {"messages": [{"role": message.role, "content": message.text} for message in self._asked()]}
+
+    @property
+    def read(self) -> list[str]:
+        """What an answer can rest on: what the model was asked, with what tools gave it; a function's arguments."""
+        if self.call is None:
+            return []
+        if self.call.dialect is None:
+            return [said.text for said in self.call.asks() if said.text]
+        asked = [message for message in self._asked() if message.role not in (*_INSTRUCT, "assistant", "model")]
+        return [text for message in asked for part in message.parts for text in _texts(part.content)]
 
     @property
     def has_read_from_tools(self) -> bool:
@@ -68,6 +83,18 @@ class Seen:
     def user_id(self) -> str | None:
         """Who asks, as `loopkit.context` has it."""
         return ambient().user_id
+
+
+_INSTRUCT: Final = ("system", "developer")
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value] if value.strip() else []
+    inside: Any = value  # isinstance makes `value` a dict of unknown types; this stays Any
+    if isinstance(value, dict):
+        return [text for each in inside.values() for text in _texts(each)]
+    return [text for each in inside for text in _texts(each)] if isinstance(value, list) else []
 
 
 ALONE: Final = Seen()
@@ -104,6 +131,7 @@ class Options(TypedDict, total=False):
     shadow: bool
     sample: float
     priority: int
+    tasks: Iterable[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +151,8 @@ class How:
     """The share of texts that it is asked about."""
     priority: int = 0
     """The higher is asked first; then in the order in which they were given."""
+    tasks: frozenset[str] | None = None
+    """Whose calls it is asked about, and those of no known task; None is any."""
 
     @staticmethod
     def of(options: Mapping[str, Any]) -> How:
@@ -130,6 +160,11 @@ class How:
         unknown = sorted(set(options) - set(Options.__annotations__))
         if unknown:
             raise InvalidInput(f"a check got {', '.join(unknown)}: choose from {', '.join(Options.__annotations__)}")
+        tasks = options.get("tasks")
+        if tasks is not None:
+            if isinstance(tasks, str) or not all(isinstance(each, str) for each in tasks):
+                raise InvalidInput(f"tasks is {tasks!r}: give a list of tasks' names")
+            options = {**options, "tasks": frozenset(tasks)}
         how = How(**options)
         if how.run not in get_args(When):
             raise InvalidInput(f"run is {how.run!r}: choose before, parallel or after")
@@ -165,6 +200,10 @@ class Placed:
     def waits(self) -> bool:
         """Whether it waits for something outside: it is asked beside others, not in line."""
         return self.is_async or self.how.timeout is not None or self.how.run == "parallel"
+
+    def looks_at(self, task: str | None) -> bool:
+        """Whether it is asked about this task's calls. Without `init()` a client's call is of no known task."""
+        return self.how.tasks is None or task is None or task in self.how.tasks
 
     def ask(self, text: str, seen: Seen) -> Any:
         """Put the question: gives a trip, None, or an awaitable of these."""

@@ -73,14 +73,16 @@ class Guard:
         """See `Interceptor`."""
         return bool(self._places["output"] or self._places["tool_call"])
 
-    def check(self, text: str, *, stage: Stage = "input", tool: str | None = None) -> Verdict:
+    def check(self, text: str, *, stage: Stage = "input", tool: str | None = None, task: str | None = None) -> Verdict:
         """The verdict on one text: a block is a verdict too. Raises `InvalidInput` only for what is no text."""
-        verdict: Verdict = settle(self._checked(text, stage, tool))
+        verdict: Verdict = settle(self._checked(text, Seen(stage=stage, tool=tool, task=task)))
         return verdict
 
-    async def acheck(self, text: str, *, stage: Stage = "input", tool: str | None = None) -> Verdict:
+    async def acheck(
+        self, text: str, *, stage: Stage = "input", tool: str | None = None, task: str | None = None
+    ) -> Verdict:
         """`check`, awaiting; a long text lets the event loop go on meanwhile."""
-        verdict: Verdict = await asettle(self._checked(text, stage, tool))
+        verdict: Verdict = await asettle(self._checked(text, Seen(stage=stage, tool=tool, task=task)))
         return verdict
 
     def around(self, call: Call) -> Plan:
@@ -159,11 +161,12 @@ class Guard:
 
     def _passed_arguments(self, examination: Examination, call: Call) -> Generator[Effect, Any, Call]:
         """A tool's arguments, as a model would have written them."""
-        came = _as_json(call)
-        seen = Seen(stage="tool_call", tool=call.name, call=call)
-        verdict, text = yield from examination.of(self._places["tool_call"], came, seen, _OUT)
-        stop(verdict)
-        if text == came:
+        came = text = _as_json(call)
+        verdict = None
+        for places, seen in self._looks(call, call.name, ("tool_call",)):
+            verdict, text = yield from examination.of(places, came, seen, _OUT)
+            stop(verdict)
+        if verdict is None or text == came:
             return call
         try:
             before, after = json.loads(came), json.loads(text)
@@ -190,19 +193,18 @@ class Guard:
             result = call.with_output(result, Listener(lambda each: cleaned.get(each, each.text)))
         return None, result
 
-    def _checked(self, text: str, stage: Stage, tool: str | None) -> Generator[Effect, Any, Verdict]:
+    def _checked(self, text: str, seen: Seen) -> Generator[Effect, Any, Verdict]:
         if not isinstance(text, str):
             raise InvalidInput(f"guard.check() got {type(text).__name__}: give it a text")
-        if stage not in get_args(Stage):
-            raise InvalidInput(f"stage is {stage!r}: choose {', '.join(get_args(Stage))}")
-        places, seen = self._places[stage], Seen(stage=stage, tool=tool)
-        verdict, _ = yield from Examination(self._budget).of(places, text, seen, (*_OUT, "after"))
+        if seen.stage not in get_args(Stage):
+            raise InvalidInput(f"stage is {seen.stage!r}: choose {', '.join(get_args(Stage))}")
+        verdict, _ = yield from Examination(self._budget).of(self._places_of(seen), text, seen, (*_OUT, "after"))
         return verdict
 
     def _looks_in(self, call: Call, said: Said) -> Looks:
         """Who looks at what a model or function is asked."""
         stages: tuple[Stage, ...] = ("input", "tool_result") if said.of == "tool_result" else ("input",)
-        return self._looks(call, said, stages)
+        return self._looks(call, said.tool, stages)
 
     def _looks_out(self, call: Call, said: Said) -> Looks:
         """Who looks at what comes back."""
@@ -211,11 +213,16 @@ class Guard:
             stages = ("output", "tool_call")
         elif call.kind == "tool":
             stages = ("output", "tool_result")
-        return self._looks(call, said, stages)
+        return self._looks(call, said.tool, stages)
 
-    def _looks(self, call: Call, said: Said, stages: Iterable[Stage]) -> Looks:
-        tool = said.tool or (call.name if call.kind == "tool" else None)
-        return [(self._places[each], Seen(stage=each, tool=tool, call=call)) for each in stages if self._places[each]]
+    def _looks(self, call: Call, tool: str | None, stages: Iterable[Stage]) -> Looks:
+        tool = tool or (call.name if call.kind == "tool" else None)
+        seen = [Seen(stage=each, tool=tool, call=call, task=call.task) for each in stages if self._places[each]]
+        return [(places, each) for each in seen if (places := self._places_of(each))]
+
+    def _places_of(self, seen: Seen) -> tuple[Placed, ...]:
+        """Its checks, of this stage and task."""
+        return tuple(each for each in self._places[seen.stage] if each.looks_at(seen.task))
 
     def _texts_in(self, call: Call) -> list[tuple[tuple[Placed, ...], str, Seen]]:
         """What checks see that look beside the call, or after it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from loopkit.detect.folding import views
 from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
-from loopkit.guard.weights import Weights
+from loopkit.guard.weights import Source, Weights, known
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -55,20 +53,15 @@ class InjectionCheck:
 def injection(
     *,
     action: Action = "block",
-    weights: Weights | str | os.PathLike[str] | None = SHIPPED,
+    weights: Source | None = SHIPPED,
     **how: Unpack[Options],
 ) -> InjectionCheck:
     """Texts that try to replace the model's instructions, however hidden: by unseen characters, lookalikes, letters
     spelled out, in base64, hex, URL or HTML escapes. By rules, and by `weights`: those that ship, your own (`fit`,
     `Weights.save`), or None for rules alone."""
     why = "injection finds no place in the text that could be redacted"
-    known = weights if weights is None or isinstance(weights, Weights) else _loaded(os.fspath(weights))
-    return InjectionCheck(action_of(action, but=("redact", "replace"), why=why), known, How.of(how))
-
-
-@functools.cache
-def _loaded(path: str) -> Weights:
-    return Weights.load(path)
+    taken = action_of(action, but=("redact", "replace"), why=why)
+    return InjectionCheck(taken, None if weights is None else known(weights), How.of(how))
 
 
 _BEFORE = r"(?:previous|prior|above|earlier|preceding|foregoing|initial|original|system|your|all)"

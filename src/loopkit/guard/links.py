@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from loopkit.detect.patterns import Finding, merged
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import PLAINLY, Action, How, OnError, action_of
-from loopkit.guard.spans import Finder
+from loopkit.guard.check import PLAINLY, Action, How, OnError
+from loopkit.guard.spans import Finder, finding_action
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -143,17 +143,13 @@ def urls(allow: Iterable[str], *, action: Action = "redact", **how: Unpack[Optio
 
     checks.urls(allow=["example.org", "*.example.org"])
     """
-    return LinkCheck("urls", _action(action), _hosts("urls", allow), False, How.of(how))
+    return LinkCheck("urls", finding_action(action), _hosts("urls", allow), False, How.of(how))
 
 
 def exfiltration(allow: Iterable[str] = (), *, action: Action = "redact", **how: Unpack[Options]) -> LinkCheck:
     """What would be fetched as soon as an answer is shown, and could carry off what the model has read: Markdown's
     images and references, tags that load something, styles, data: URIs; but for hosts on a list."""
-    return LinkCheck("exfiltration", _action(action), _hosts("exfiltration", allow), True, How.of(how))
-
-
-def _action(action: Action) -> Action:
-    return action_of(action, but=("replace",), why="what is found is replaced by redacting it")
+    return LinkCheck("exfiltration", finding_action(action), _hosts("exfiltration", allow), True, How.of(how))
 
 
 def _hosts(name: str, allow: Iterable[str]) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""A list of words and phrases that may not be said."""
+"""Lists of words and phrases that may not be said, or have to be."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from loopkit.detect.folding import folded
 from loopkit.detect.patterns import Finding
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import PLAINLY, Action, How, OnError, action_of
-from loopkit.guard.spans import Finder
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.spans import Finder, finding_action
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -24,6 +24,8 @@ _WORD: Final = re.compile(
     r"\u20d0-\u20ff\u24b6-\u24e9\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]+(?:[+#]+(?!\w))?"
 )
 """C++ and C# are words; what can't be seen parts none."""
+Phrase: TypeAlias = "tuple[str, ...]"
+"""Its words, as they are compared."""
 _BETWEEN: Final = 3
 """Characters that may stand between the words of a phrase."""
 _KIND: Final = "banned"
@@ -34,9 +36,11 @@ class ListCheck(Finder):
     """Finds whole words, whatever their case, their accents, and what is hidden in them. Fails closed."""
 
     action: Action
-    phrases: Mapping[str, tuple[tuple[str, ...], ...]]
-    """By their first word, the longest first."""
-    beginnings: frozenset[tuple[str, ...]]
+    phrases: Mapping[str, tuple[Phrase, ...]]
+    """By their first word, the longest first; those too that may be said."""
+    allowed: frozenset[Phrase]
+    """Of them those that may be said."""
+    beginnings: frozenset[Phrase]
     """Of phrases of several words, the words that one may have said already."""
     name: str = "banned"
     how: How = PLAINLY
@@ -52,10 +56,13 @@ class ListCheck(Finder):
         found: list[Finding] = []
         at = 0
         while at < len(words):
-            length = next((len(each) for each in self.phrases.get(words[at][0], ()) if _stands(words, at, each)), 0)
-            if length:
-                found.append(Finding(_KIND, words[at][1], words[at + length - 1][2]))
-            at += length or 1
+            phrase = next((each for each in self.phrases.get(words[at][0], ()) if _stands(words, at, each)), None)
+            if phrase is None:
+                at += 1
+                continue
+            if phrase not in self.allowed:
+                found.append(Finding(_KIND, words[at][1], words[at + len(phrase) - 1][2]))
+            at += len(phrase)
         return found
 
     def open_at(self, text: str, start: int) -> int:
@@ -72,28 +79,81 @@ class ListCheck(Finder):
         return last
 
 
-def banned(phrases: Iterable[str], *, action: Action = "block", **how: Unpack[Options]) -> ListCheck:
-    """Words and phrases that may not be said, as whole words: names of competitors, projects, topics.
+def banned(
+    phrases: Iterable[str], *, allowed: Iterable[str] = (), action: Action = "block", **how: Unpack[Options]
+) -> ListCheck:
+    """Words and phrases that may not be said, as whole words: names of competitors, projects, topics. `allowed` are
+    longer phrases that may be, though one that may not is in them.
 
-    checks.banned(["project nightingale", "acme"], action="redact")
+        checks.banned(["project nightingale", "acme"], allowed=["acme foundation"], action="redact")
     """
-    if isinstance(phrases, str):
-        raise InvalidInput(f"banned() got one text, {phrases!r}: give a list of phrases")
-    by_first: dict[str, set[tuple[str, ...]]] = {}
-    beginnings: set[tuple[str, ...]] = set()
-    for phrase in phrases:
-        words = tuple(word for word, *_ in _words(phrase)) if isinstance(phrase, str) else ()
-        if not words:
-            raise InvalidInput(f"banned() got {phrase!r}: give phrases of letters or digits")
-        by_first.setdefault(words[0], set()).add(words)
-        beginnings |= {words[:count] for count in range(1, len(words))}
-    if not by_first:
+    taken, spared = _phrases("banned", phrases), _phrases("banned", allowed)
+    if not taken:
         raise InvalidInput("banned() got no phrases")
-    sorted_: dict[str, tuple[tuple[str, ...], ...]] = {
-        first: tuple(sorted(found, key=len, reverse=True)) for first, found in by_first.items()
-    }
-    why = "what is found is replaced by redacting it"
-    return ListCheck(action_of(action, but=("replace",), why=why), sorted_, frozenset(beginnings), how=How.of(how))
+    both = taken & spared
+    if both:
+        raise InvalidInput(f"banned() got {' '.join(min(both))!r} as banned and as allowed")
+    by_first: dict[str, list[Phrase]] = {}
+    for phrase in sorted(taken | spared, key=len, reverse=True):
+        by_first.setdefault(phrase[0], []).append(phrase)
+    return ListCheck(
+        finding_action(action),
+        {first: tuple(found) for first, found in by_first.items()},
+        frozenset(spared),
+        frozenset(phrase[:count] for phrase in taken | spared for count in range(1, len(phrase))),
+        how=How.of(how),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RequiredCheck:
+    """Lets texts pass that say all of a list. Fails closed."""
+
+    action: Action
+    phrases: Mapping[Phrase, str]
+    """As they are compared, and as they were given."""
+    how: How = PLAINLY
+    name: str = "required"
+    on_error: OnError = "closed"
+
+    def check(self, text: str, seen: Seen = ALONE) -> Trip | None:
+        """See `Check.check`."""
+        words = _words(text)
+        missing = [
+            given for phrase, given in self.phrases.items()
+            if not any(_stands(words, at, phrase) for at, (word, *_) in enumerate(words) if word == phrase[0])
+        ]  # fmt: skip
+        if not missing:
+            return None
+        named = ", ".join(repr(each) for each in missing)
+        return Trip(self.action, f"it doesn't say {named}", f"Your answer has to say {named}.")
+
+
+def required(phrases: Iterable[str], *, action: Action = "retry", **how: Unpack[Options]) -> RequiredCheck:
+    """Words and phrases that an answer has to say, whatever their case: a notice, the product's name. The model is told
+    what is missing, and asked again.
+
+        checks.required(["this is no legal advice"], tasks=["contracts"])
+    """
+    given = (phrases,) if isinstance(phrases, str) else tuple(phrases)
+    found = {_phrase("required", each): each for each in given}
+    if not found:
+        raise InvalidInput("required() got no phrases")
+    why = "what is missing has no place"
+    return RequiredCheck(action_of(action, but=("redact", "replace"), why=why), found, How.of(how))
+
+
+def _phrases(name: str, phrases: Iterable[str]) -> set[Phrase]:
+    if isinstance(phrases, str):
+        raise InvalidInput(f"{name}() got one text, {phrases!r}: give a list of phrases")
+    return {_phrase(name, each) for each in phrases}
+
+
+def _phrase(name: str, phrase: str) -> Phrase:
+    words = tuple(word for word, *_ in _words(phrase)) if isinstance(phrase, str) else ()
+    if not words:
+        raise InvalidInput(f"{name}() got {phrase!r}: give phrases of letters or digits")
+    return words
 
 
 def _words(text: str) -> list[tuple[str, int, int]]:
@@ -104,7 +164,7 @@ def _words(text: str) -> list[tuple[str, int, int]]:
     ]
 
 
-def _stands(words: list[tuple[str, int, int]], at: int, phrase: tuple[str, ...]) -> bool:
+def _stands(words: list[tuple[str, int, int]], at: int, phrase: Phrase) -> bool:
     there: Any = words[at : at + len(phrase)]
     if len(there) < len(phrase) or any(word != own for (word, *_), own in zip(there, phrase, strict=True)):
         return False

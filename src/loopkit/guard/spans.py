@@ -78,7 +78,9 @@ def pii(*, action: Action = "redact", kinds: Iterable[str] = personal.DEFAULT, *
     `kinds` chooses, or adds "domain" for addresses in the web.
     """
     chosen = _kinds(kinds, personal.KINDS)
-    return SpanCheck("pii", _action(action), chosen, personal.personal_in, personal_open, may_be_personal, How.of(how))
+    return SpanCheck(
+        "pii", finding_action(action), chosen, personal.personal_in, personal_open, may_be_personal, How.of(how)
+    )
 
 
 def secrets(
@@ -87,7 +89,9 @@ def secrets(
     """Keys and tokens in the forms of some eighty services, private keys, JSON web tokens, and what stands where a
     password or a key belongs."""
     chosen = _kinds(kinds, (*SECRETS, CREDENTIAL))
-    return SpanCheck("secrets", _action(action), chosen, secrets_in, credentials_open, may_be_credential, How.of(how))
+    return SpanCheck(
+        "secrets", finding_action(action), chosen, secrets_in, credentials_open, may_be_credential, How.of(how)
+    )
 
 
 def secrets_in(text: str, kinds: tuple[str, ...]) -> list[Finding]:
@@ -97,7 +101,8 @@ def secrets_in(text: str, kinds: tuple[str, ...]) -> list[Finding]:
     return merged(find(text, [kind for kind in kinds if kind != "key"]) + credentials_in(text))
 
 
-def _action(action: Action) -> Action:
+def finding_action(action: Action) -> Action:
+    """What a check may do that finds spans. Raises `InvalidInput`."""
     return action_of(action, but=("replace",), why="what is found is replaced by redacting it")
 
 

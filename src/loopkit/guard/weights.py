@@ -7,6 +7,7 @@ by logistic regression, with AdaGrad's steps (Duchi, Hazan and Singer, 2011).
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 from loopkit.detect.folding import folded
@@ -102,6 +103,19 @@ class Weights:
         values, bias = _fitted([features(words_of(text)) for text in texts], [bool(each) for each in labels], seed)
         scale = max(map(abs, values)) / 127 or 1.0
         return Weights(array("b", (round(value / scale) for value in values)), scale, bias, threshold, fewest)
+
+
+Source: TypeAlias = "Weights | str | os.PathLike[str]"
+
+
+def known(source: Source) -> Weights:
+    """Weights, or those that a file holds. Raises `InvalidInput` for what is neither."""
+    return source if isinstance(source, Weights) else _loaded(os.fspath(source))
+
+
+@functools.cache
+def _loaded(path: str) -> Weights:
+    return Weights.load(path)
 
 
 def words_of(text: str) -> list[str]:
