@@ -26,7 +26,7 @@ PARTS = {
 
 
 def main() -> None:
-    """Run and print; `peers`, `guard` and `grounding` only where asked for: they need `benchmarks/peers.txt`, or data."""
+    """Run and print; `peers`, `guard` and `grounding` only where asked for: they need other packages, or data."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", metavar="FILE", help="write the figures here too")
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])

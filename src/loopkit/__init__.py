@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from loopkit.observe.annotations import annotate as annotate
     from loopkit.observe.calibrating import calibrate as calibrate
     from loopkit.observe.forgetting import forget as forget
+    from loopkit.observe.guarding import guard_labels as guard_labels
+    from loopkit.observe.guarding import replay_guard as replay_guard
     from loopkit.observe.look import confusion as confusion
     from loopkit.observe.look import failures as failures
     from loopkit.observe.look import figures as figures
@@ -144,6 +146,10 @@ _HOMES = {
         "confusion",
         "failures",
         "figures",
+    ),
+    "observe.guarding": (
+        "guard_labels",
+        "replay_guard",
     ),
     "observe.page": ("report",),
     "observe.calibrating": ("calibrate",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,7 @@ from loopkit.observe import look
 from loopkit.observe.annotations import annotate
 from loopkit.observe.calibrating import calibrate
 from loopkit.observe.forgetting import forget as forget_user
+from loopkit.observe.guarding import guard_labels, replay_guard
 from loopkit.observe.page import report as render_report
 from loopkit.observe.prices import set_price
 from loopkit.observe.sensing import sense
@@ -406,6 +408,42 @@ def guard_test(
     """Try a guard of your application's on a file of texts."""
     where: Any = stage
     out.print(screen.trial(list(tried(Application(app).guard(guard), file, where)), show))
+
+
+@guard_app.command("replay")
+def guard_replay(
+    guard: Annotated[str | None, typer.Option(help="The guard's name in the module; default: its only one.")] = None,
+    task: Annotated[str | None, typer.Option(help="One task; default: all.")] = None,
+    days: Annotated[float, typer.Option(help="Of the last so many days.")] = 7,
+    show: Annotated[int, typer.Option(help="So many calls about which something else would be done.")] = 20,
+    app: App = None,
+) -> None:
+    """What a guard of your application's would have done about recorded calls."""
+    since = time.time_ns() - int(days * 86_400e9)
+    out.print(screen.replay(list(replay_guard(Application(app).guard(guard), task=task, since=since)), show))
+
+
+@guard_app.command("tune")
+def guard_tune(
+    check: Annotated[str, typer.Argument(help="The check's name, as verdicts have it: injection, toxicity, your own.")],
+    to: Annotated[Path, typer.Option("--out", help="The file of weights to write, where they are better.")],
+    guard: Annotated[str | None, typer.Option(help="The guard's name in the module; default: its only one.")] = None,
+    task: Annotated[str | None, typer.Option(help="One task; default: all.")] = None,
+    most_false: Annotated[float | None, typer.Option(help="The share of good texts that may be stopped.")] = None,
+    app: App = None,
+) -> None:
+    """Have a check learn from what people said of its verdicts."""
+    labels = guard_labels(check, task=task)
+    _, learnt = Application(app).guard(guard).fit({check: labels}, most_false=most_false)
+    found = learnt[check]
+    out.print(f"{len(labels)} labelled texts; judged on those kept back:", highlight=False)
+    out.print(f"before: {found.before}\nafter:  {found.after}", highlight=False)
+    if not found.is_better:
+        out.print("no better: nothing is written", highlight=False)
+        raise typer.Exit(1)
+    made: Any = found.check
+    made.weights.save(to)
+    out.print(f"wrote {to}: give it to the check as weights={str(to)!r}", highlight=False)
 
 
 @dataset_app.command("create")

@@ -23,6 +23,7 @@ from loopkit.deploy.rollout import RolloutDecision
 from loopkit.deploy.trail import Trail
 from loopkit.evals.experiment import Experiment
 from loopkit.export.spool import DiskSpool
+from loopkit.observe.guarding import Replayed
 from loopkit.observe.look import Failure, Figures
 from loopkit.signals.cards import Calibration
 from loopkit.signals.state import held
@@ -217,6 +218,23 @@ def trial(found: Sequence[Tried], show: int) -> Group:
     if worth:
         parts.append(lines)
     return Group(*parts)
+
+
+def replay(found: Sequence[Replayed], show: int) -> Group:
+    """What another guard would have done: how often what in the place of what, and the calls about which it is so."""
+    made = table("then", "now", ">calls", ">called bad", ">called good")
+    for (before, now), count in sorted(Counter((each.before, each.now.action) for each in found).items()):
+        same = [each for each in found if (each.before, each.now.action) == (before, now)]
+        said = [str(sum(each.is_bad is which for each in same)) for which in (True, False)]
+        made.add_row(*map(escape, (before, now, str(count), *said)))
+    changed = [each for each in found if each.changed]
+    if not changed:
+        return Group(made, Text("nothing would be done otherwise"))
+    lines = table("#call", "then", "now", "why", "text")
+    for each in changed[-show:]:
+        why = f"{each.now.check}: {each.now.reason}" if each.now.check else ""
+        lines.add_row(*map(escape, (each.span.id[:12], each.before, each.now.action, why, short(each.text, 60))))
+    return Group(made, lines)
 
 
 def stats(store: Store) -> Table:

@@ -36,7 +36,7 @@ def tried(guard: Guard, path: Path, stage: Stage) -> Iterator[Tried]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 text, label = _read(path, number, line)
-                yield Tried(number, text, label, guard.check(text, stage=stage))
+                yield Tried(number, text, label, guard.check(text, stage=stage, record=False))
 
 
 def _read(path: Path, number: int, line: str) -> tuple[str, bool | None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, get_
 from loopkit.capture.ambient import ambient
 from loopkit.capture.breaker import Breaker
 from loopkit.capture.chain import Call
+from loopkit.capture.dialects._content import plain_texts
 from loopkit.errors import InvalidInput
 from loopkit.types import Message, Stage
 
@@ -67,7 +68,7 @@ class Seen:
         if self.call.dialect is None:
             return [said.text for said in self.call.asks() if said.text]
         asked = [message for message in self._asked() if message.role not in (*_INSTRUCT, "assistant", "model")]
-        return [text for message in asked for part in message.parts for text in _texts(part.content)]
+        return [text for message in asked for part in message.parts for text in plain_texts(part.content)]
 
     @property
     def has_read_from_tools(self) -> bool:
@@ -86,15 +87,6 @@ class Seen:
 
 
 _INSTRUCT: Final = ("system", "developer")
-
-
-def _texts(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value] if value.strip() else []
-    inside: Any = value  # isinstance makes `value` a dict of unknown types; this stays Any
-    if isinstance(value, dict):
-        return [text for each in inside.values() for text in _texts(each)]
-    return [text for each in inside for text in _texts(each)] if isinstance(value, list) else []
 
 
 ALONE: Final = Seen()

@@ -52,8 +52,9 @@ class Beside:
 class Examination:
     """Of one call. `budget` is what all checks together may keep it waiting, in seconds."""
 
-    def __init__(self, budget: float | None = None) -> None:
+    def __init__(self, budget: float | None = None, *, records: bool = True) -> None:
         self._left = budget
+        self._records = records
 
     def of(
         self,
@@ -98,7 +99,7 @@ class Examination:
             action=trip.action, check=place.check.name, stage=seen.stage, reason=trip.reason, score=trip.score,
             text=trip.text, mode=_mode(place),
         )  # fmt: skip
-        record(verdict, place.on_error, seconds)
+        self._record(verdict, place, seconds)
         return _enforced(verdict)
 
     def failed(self, place: Placed, seen: Seen, why: str, error: Exception | None = None) -> Verdict:
@@ -113,8 +114,12 @@ class Examination:
             action="allow" if place.on_error == "open" else "block", check=name, stage=seen.stage,
             reason=f"the check itself failed: {why}", mode=_mode(place), failed=True,
         )  # fmt: skip
-        record(verdict, place.on_error, None)
+        self._record(verdict, place, None)
         return _enforced(verdict)
+
+    def _record(self, verdict: Verdict, place: Placed, seconds: float | None) -> None:
+        if self._records:
+            record(verdict, place.on_error, seconds)
 
     def begin_beside(self, texts: Iterable[Looked]) -> Generator[Effect, Any, list[Beside]]:
         """Ask the parallel ones. Raises `Tripped` in the call's place when one says stop."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, get_args
 
@@ -16,6 +16,7 @@ from loopkit.guard.check import Check, Placed, Seen, placed
 from loopkit.guard.examine import Examination, Tripped, error_of, stop
 from loopkit.guard.filters import ChunkStream, TextStream, WholeStream
 from loopkit.guard.gate import Looks
+from loopkit.guard.learning import Fitted, Labelled, fitted
 from loopkit.types import Stage, Verdict
 
 NO_ANSWER: Final = object()
@@ -73,17 +74,47 @@ class Guard:
         """See `Interceptor`."""
         return bool(self._places["output"] or self._places["tool_call"])
 
-    def check(self, text: str, *, stage: Stage = "input", tool: str | None = None, task: str | None = None) -> Verdict:
-        """The verdict on one text: a block is a verdict too. Raises `InvalidInput` only for what is no text."""
-        verdict: Verdict = settle(self._checked(text, Seen(stage=stage, tool=tool, task=task)))
+    def check(
+        self, text: str, *, stage: Stage = "input", tool: str | None = None, task: str | None = None,
+        record: bool = True,
+    ) -> Verdict:  # fmt: skip
+        """The verdict on one text: a block is a verdict too; to try it out, `record=False` keeps nothing of it. Raises
+        `InvalidInput` only for what is no text."""
+        verdict: Verdict = settle(self._checked(text, Seen(stage=stage, tool=tool, task=task), record=record))
         return verdict
 
     async def acheck(
-        self, text: str, *, stage: Stage = "input", tool: str | None = None, task: str | None = None
-    ) -> Verdict:
+        self, text: str, *, stage: Stage = "input", tool: str | None = None, task: str | None = None,
+        record: bool = True,
+    ) -> Verdict:  # fmt: skip
         """`check`, awaiting; a long text lets the event loop go on meanwhile."""
-        verdict: Verdict = await asettle(self._checked(text, Seen(stage=stage, tool=tool, task=task)))
+        verdict: Verdict = await asettle(self._checked(text, Seen(stage=stage, tool=tool, task=task), record=record))
         return verdict
+
+    def fit(
+        self, labels: Mapping[str, Sequence[Labelled]], *, most_false: float | None = None
+    ) -> tuple[Guard, dict[str, Fitted]]:
+        """A guard whose checks have learnt from labelled texts, by the check's name, and what came of it; this one
+        stays as it is. A check is replaced where that makes it better, judged on texts that were kept back.
+        `most_false` is the share of good texts that may be stopped; without it recall and false alarms weigh the same.
+
+            guard, learnt = guard.fit({"injection": loopkit.guard_labels("injection")}, most_false=0.02)
+
+        Raises `InvalidInput` for a check that isn't there or has no weights, and for fewer than 25 different texts of
+        each kind.
+        """
+        if most_false is not None and not 0 <= most_false < 1:
+            raise InvalidInput(f"most_false is {most_false!r}: give a share, 0 or more and less than 1")
+        mine = {place.check.name: place.check for places in self._places.values() for place in places}
+        unknown = sorted(set(labels) - set(mine))
+        if unknown:
+            raise InvalidInput(f"this guard has no check {unknown[0]!r}: it has {', '.join(sorted(mine)) or 'none'}")
+        learnt = {name: fitted(mine[name], rows, most_false=most_false) for name, rows in labels.items()}
+        made = Guard(answer=self.answer, retries=self._retries, budget=self._budget)
+        for stage, places in self._places.items():
+            checks = [learnt[p.check.name].check if p.check.name in learnt else p.check for p in places]
+            made._places[stage] = placed(stage, checks)
+        return made, learnt
 
     def around(self, call: Call) -> Plan:
         """See `Interceptor.around`."""
@@ -193,12 +224,14 @@ class Guard:
             result = call.with_output(result, Listener(lambda each: cleaned.get(each, each.text)))
         return None, result
 
-    def _checked(self, text: str, seen: Seen) -> Generator[Effect, Any, Verdict]:
+    def _checked(self, text: str, seen: Seen, *, record: bool) -> Generator[Effect, Any, Verdict]:
         if not isinstance(text, str):
             raise InvalidInput(f"guard.check() got {type(text).__name__}: give it a text")
         if seen.stage not in get_args(Stage):
             raise InvalidInput(f"stage is {seen.stage!r}: choose {', '.join(get_args(Stage))}")
-        verdict, _ = yield from Examination(self._budget).of(self._places_of(seen), text, seen, (*_OUT, "after"))
+        verdict, _ = yield from Examination(self._budget, records=record).of(
+            self._places_of(seen), text, seen, (*_OUT, "after")
+        )
         return verdict
 
     def _looks_in(self, call: Call, said: Said) -> Looks:

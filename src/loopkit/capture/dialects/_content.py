@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from loopkit.types import Message, Part
@@ -263,3 +264,8 @@ def changed_texts(value: Any, change: Callable[[str], str]) -> Any:
     if type(inside) in (list, tuple):
         return type(inside)(changed_texts(item, change) for item in inside)
     return value
+
+
+def plain_texts(value: Any) -> list[str]:
+    """The texts in plain data, but for blank ones."""
+    return [text for text in texts_in(partial(changed_texts, value)) if text.strip()]
