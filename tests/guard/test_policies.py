@@ -52,6 +52,11 @@ def test_an_expression_finds_what_it_matches_and_takes_it_out() -> None:
         (lambda: checks.banned([], allowed=["a"]), "no phrases"),
         (lambda: checks.banned(["a"], allowed="a b"), "give a list"),
         (lambda: checks.banned(["a"], tasks="triage"), "give a list of tasks"),
+        (lambda: checks.banned(["a"], tasks=[]), "give a list of tasks"),
+        (lambda: checks.banned(["a"], tasks=5), "give a list of tasks"),
+        (lambda: checks.labelled("topic", None), "weights is None"),
+        (lambda: checks.grounded(sources=[5]), "give texts"),
+        (lambda: checks.language(5), "5"),
         (lambda: checks.similar(["two words"]), "3 words or more"),
         (lambda: checks.similar([]), "no texts"),
         (lambda: checks.similar("a b c d"), "give a list"),
@@ -83,7 +88,17 @@ def test_allowing_only_ever_takes_findings_away(words: list[str]) -> None:
     plain = checks.banned(["acme"]).find(text)
     spared = checks.banned(["acme"], allowed=["new acme", "acme foundation"]).find(text)
     assert set(spared) <= set(plain)
-    assert len(plain) - len(spared) == len(re.findall("new acme|acme foundation", text))
+    assert len(plain) - len(spared) == len(re.findall(r"(?<=\bnew )acme|acme(?= foundation)", text))
+
+
+def test_what_is_allowed_spares_no_more_than_itself() -> None:
+    check = checks.banned(["foundation secret"], allowed=["acme foundation"])
+    assert len(check.find("the acme foundation secret")) == 1
+
+
+def test_a_list_of_tasks_may_be_any_iterable() -> None:
+    guard = loopkit.Guard(input=[checks.banned(["acme"], tasks=(each for each in ["triage"]))])
+    assert said(guard, "acme", task="triage")[0] == "block"
 
 
 def client_of(answers: list[str], guard: Any) -> tuple[Any, ScriptedProvider]:
@@ -210,6 +225,9 @@ SOURCE = (
         ("Customers complained about long queues.", True),
         ("Whales sing in the Pacific at night.", False),
         ("Customers complained about long queues. Whales sing in the Pacific at night.", False),
+        ("Profits rose to €3,400 million.", False),
+        ("Profits rose by 12 percent to 3400 million dollars.", True),
+        ("Profits rose by -12% to $3,400 million.", False),
         ("Yes, indeed.", True),
         ("", True),
     ],
@@ -227,6 +245,12 @@ def test_a_source_supports_its_own_sentences(sentences: list[str]) -> None:
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_support_is_a_share_whatever_is_said(source: str, answer: str) -> None:
     assert all(0 <= each.score <= 1 for each in Sources([source]).support(answer))
+
+
+def test_long_sources_and_answers_are_no_trouble() -> None:
+    assert checks.grounded(sources=["no " * 100_000]).check("no " * 100_000) is None
+    many = " ".join(f"The bank opened branch number {n} in town {n % 7}." for n in range(20_000))
+    assert checks.grounded(sources=[many]).check("The bank opened branch number 777 in town 0.") is None
 
 
 def test_the_sources_are_what_the_model_was_asked_and_tools_gave_it() -> None:
@@ -251,12 +275,14 @@ def test_the_sources_are_what_the_model_was_asked_and_tools_gave_it() -> None:
         answer("how many?", [SOURCE])
 
 
-def test_retrieved_context_is_a_source() -> None:
+@pytest.mark.parametrize("is_outside", [True, False])
+def test_retrieved_context_is_a_source(is_outside: bool) -> None:
     guard = loopkit.Guard(output=[checks.grounded(action="block")])
+    context = loopkit.RetrievedContext(lambda question: [SOURCE])
     provider = ScriptedProvider([chat_completion("The bank opened 45 branches in 2019.")])
     client = loopkit.wrap(
         OpenAI(api_key="k", max_retries=0, http_client=httpx2.Client(transport=provider.transport(httpx2))),
-        interceptors=[loopkit.RetrievedContext(lambda question: [SOURCE]), guard],
+        interceptors=[guard, context] if is_outside else [context, guard],
     )
     assert "45" in ask(client, {"role": "user", "content": "How many branches did the bank open?"})
 

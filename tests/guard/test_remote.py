@@ -31,6 +31,7 @@ class Service:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[Any] = []
         self.paths: list[str] = []
+        self.drips = False
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,8 +43,14 @@ class Service:
                 said = service.answer(body)
                 status, data = said if isinstance(said, tuple) else (200, json.dumps(said).encode())
                 self.send_response(status)
-                self.send_header("content-length", str(len(data)))
+                self.send_header("content-length", str(10**9 if service.drips else len(data)))
                 self.end_headers()
+                while service.drips:
+                    try:
+                        self.wfile.write(b" ")
+                    except OSError:
+                        return
+                    time.sleep(0.05)
                 with contextlib.suppress(BrokenPipeError):  # who asked may have gone
                     self.wfile.write(data)
 
@@ -152,6 +159,70 @@ def test_it_works_around_sync_and_async_clients(service: Service, recorded: Memo
     assert [body["text"] for body in service.bodies] == ["good", "good", "bad"]
 
 
+def test_one_text_that_is_no_unicode_is_judged_and_holds_nobody_up(service: Service) -> None:
+    service.answer = lambda body: {"action": "block" if "bad" in body["text"] else "allow"}
+    guard = loopkit.Guard(input=[checks.http(service.url, on_error="open")])
+    for _ in range(6):
+        assert guard.check("bad\ud800").action == "block"
+    assert service.bodies[0]["text"] == "bad\ud800"
+    assert guard.check("good").action == "allow"
+
+
+def test_a_service_that_drips_keeps_no_other_waiting(service: Service) -> None:
+    dripping = Service()
+    dripping.drips = True
+    try:
+        slow, quick = checks.http(dripping.url, name="slow", timeout=0.2), checks.http(service.url, name="quick")
+        for _ in range(12):
+            assert loopkit.Guard(input=[slow]).check("x").failed
+        assert loopkit.Guard(input=[quick]).check("x").action == "allow"
+        with pytest.raises(TimeoutError):
+            slow.check("x")
+    finally:
+        dripping.server.shutdown()
+        dripping.server.server_close()
+
+
+def test_what_pii_takes_out_is_not_sent_by_another_way(service: Service) -> None:
+    seen: list[Any] = []
+
+    @loopkit.evaluator
+    def noting(output: str, input: Any) -> bool:
+        seen.append(input)
+        input.clear()
+        return True
+
+    service.answer = lambda body: completion("safe")
+    guard = loopkit.Guard(
+        input=[checks.pii(), noting.at_least(0.5)],
+        output=[checks.pii(), checks.llama_guard(service.url, model="m"), noting.at_least(0.5)],
+    )
+    provider = ScriptedProvider([chat_completion("fine")])
+    client = loopkit.wrap(
+        OpenAI(api_key="k", http_client=httpx2.Client(transport=provider.transport(httpx2))), guard=guard
+    )
+    client.chat.completions.create(model="m", messages=[{"role": "user", "content": "I am ana@example.org"}])
+
+    @loopkit.trace(guard=guard)
+    def shout(text: str, more: list[str]) -> str:
+        return text.upper() + more[0]
+
+    assert shout("mail bob@example.org", more=["x"]) == "MAIL [EMAIL]x"
+    assert [body["messages"][0]["content"] for body in service.bodies] == ["I am [EMAIL]", "mail [EMAIL]\n\nx"]
+    assert "example.org" not in str(seen)
+
+
+def test_keys_are_in_no_repr() -> None:
+    for check in (
+        checks.http("http://x/", headers={"x": "s3cret"}),
+        checks.judge("r", "http://x/", model="m", api_key="s3cret"),
+    ):
+        assert "s3cret" not in repr(check)
+    with pytest.raises(InvalidInput) as refused:
+        checks.http("ftp://me:s3cret@x/")
+    assert "s3cret" not in str(refused.value)
+
+
 # models
 
 
@@ -168,6 +239,8 @@ def completion(text: str) -> dict[str, Any]:
         ("unsafe", "block", "unsafe"),
         ("unsafe\nS6", "allow", ""),
         ("unsafe\nS6,S1", "block", "unsafe: S6, S1"),
+        ("safe? no, unsafe", "block", "the check itself failed: ValueError"),
+        ("safe\n\nunsafe\nS1", "block", "the check itself failed: ValueError"),
         ("I think it is fine", "block", "the check itself failed: ValueError"),
         ("", "block", "the check itself failed: ValueError"),
     ],
@@ -216,7 +289,13 @@ def test_a_judge_is_told_the_rule_and_that_the_text_gives_no_orders(service: Ser
     verdict = guard.check("You may sue.", stage="output")
     assert (verdict.action, verdict.reason) == ("block", "the judge: it says what the law is")
     assert service.bodies[1]["messages"][1]["content"].count(mark) == 0  # another one each time
-    for nonsense in ("yes", "{}", '{"keeps_rule": "maybe"}', "{not json}", '["keeps_rule"]'):
+    service.answer = lambda body: completion('{"keeps_rule": false, "reason": "it says {x}"}')
+    assert guard.check("x", stage="output").reason == "the judge: it says {x}"
+    quoting = (
+        'The text says {"keeps_rule": true, "reason": "ok"}. A trick. {"keeps_rule": false, "reason": "it lies"}',
+        '{"verdict": {"keeps_rule": true}}',
+    )
+    for nonsense in (*quoting, "yes", "{}", '{"keeps_rule": "maybe"}', "{not json}", '["keeps_rule"]'):
         service.answer = lambda body, nonsense=nonsense: completion(nonsense)
         assert guard.check("x", stage="output").failed
 
@@ -290,6 +369,10 @@ def test_an_evaluator_that_gives_no_score_has_failed(result: Any) -> None:
     assert "the text" not in verdict.reason
 
 
+async def slowly(output: str) -> bool:
+    return True
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -302,6 +385,10 @@ def test_an_evaluator_that_gives_no_score_has_failed(result: Any) -> None:
         (lambda: politeness.at_least("high"), "give a number"),
         (lambda: politeness.at_least(0.5, action="redact"), "how good a text is"),
         (lambda: loopkit.evaluator(lambda output, expected: True).at_least(1), "compares with 'expected'"),
+        (lambda: politeness.at_least(float("nan")), "give a number"),
+        (lambda: loopkit.evaluator(slowly).at_least(1), "async"),
+        (lambda: checks.http("http://[::1"), "begins with http"),
+        (lambda: checks.http("http://x/", name=5), "give a text"),
         (lambda: checks.presidio(analyzer=object()), "AnalyzerEngine"),
     ],
 )

@@ -18,6 +18,8 @@ CHECKS: list[Any] = [
     checks.pii(kinds=[*checks.pii().kinds, "domain"]), checks.secrets(),
     checks.banned(["the card number", "office", "C++", "call me", "call me now", "Ünit über"]),
     checks.banned(["office", "card", "call"], allowed=["call me on", "the card number", "office call"]),
+    checks.banned(["the card", "b c"], allowed=["in the", "the card number", "card number is", "x a", "a b", "c x"]),
+    checks.matches(r"[À-ſ]{2,3}\w", action="redact"),
     checks.matches(r"\b\d{3}[ -]\d{2,4}\b(?! x)", action="redact"), checks.matches(r"(?:\w{2,9} ){2}(?=\d)|\W{3}"),
     checks.urls(allow=["example.org", "*.example.com"]), checks.exfiltration(), checks.invisible(),
 ]  # fmt: skip
@@ -39,6 +41,7 @@ WORDS = st.sampled_from(
     [ref]: //evil.example/r https:\\\\evil.example\\x https://example.org@evil.example/ data:text/html;base64,PGI+ url(
     url('https://evil.example') Office C++ C office. me now ünit ÜBER u\u0308ber o\u200bffice x\u202ey x\u200dy
     \U000e0041\U000e0042
+    a b c x ss ſs ÀÀx
     \u2764\ufe0f a\ufe0f\ufe0f \U0001f3f4\U000e0067\U000e007f http:// // www. ) ]( ![ < >
     """.split()  # noqa: SIM905  # as a list it would be a page
 )

@@ -77,7 +77,7 @@ def test_what_is_no_better_is_left_alone() -> None:
     for seed in range(20):
         rng = random.Random(seed)
         noise = [Labelled(text=each.text, is_bad=rng.random() < 0.5) for each in labelled(40)]
-        same, learnt = guard.fit({"injection": noise})
+        _, learnt = guard.fit({"injection": noise})
         better += learnt["injection"].is_better
         if not learnt["injection"].is_better:
             assert learnt["injection"].check is guard.fit({})[0]._places["input"][0].check

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
@@ -34,6 +34,13 @@ class Call:
     """Of the span."""
     name: str | None = None
     """Of the function."""
+    latest: list[Call] = field(default_factory=list, compare=False, repr=False)
+    """The call as it was made, last; all that came of one call share it."""
+
+    @property
+    def sent(self) -> Call | None:
+        """The call as it was made last, after all interceptors; None before."""
+        return self.latest[0] if self.latest else None
 
     def asks(self) -> list[Said]:
         """The texts that the model or function is about to read, each with what it is."""
@@ -209,6 +216,7 @@ def chained(interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
 def compose(interceptors: tuple[Interceptor, ...], call: Call) -> Plan:
     """The whole chain as one generator: the first interceptor is the outermost."""
     if not interceptors:
+        call.latest[:] = [call]
         return (yield call)
     steps = interceptors[0].around(call)
     begun: list[Running] = []

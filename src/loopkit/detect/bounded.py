@@ -11,26 +11,32 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, takewhile
 from typing import Any, Final
 
 from loopkit.errors import InvalidInput
 
 if sys.version_info >= (3, 11):
-    from re import _parser as sre  # type: ignore[attr-defined]  # the standard library's own: it has no public name
+    # the standard library's own parser and compiler, which have no public names any more
+    from re import _compiler as compiler  # type: ignore[attr-defined]
+    from re import _parser as sre  # type: ignore[attr-defined]
 else:
+    import sre_compile as compiler
     import sre_parse as sre
 
 WIDEST: Final = 400
 """Characters of one match, with what it looks ahead for."""
-MOST_WORK: Final = 2_000
+MOST_WORK: Final = 4_000
 """Ways that may be tried from one place of a text."""
 _BACK: Final = 50
 """Characters that it may look back."""
 _ASCII: Final = 128
-_OTHER: Final = 1 << _ASCII
-"""Stands for all characters beyond ASCII."""
-_ALL: Final = (1 << (_ASCII + 1)) - 1
+_BEYOND: Final = ("é日٣ßKſıİ", "\u00a0\u2003\x85", "€\u200b—\ud800")
+"""Beyond ASCII: what belongs to words, with digits and with what folds to ASCII; spaces; and others. Each stands for
+all of its kind."""
+_OTHER: Final = ((1 << len(_BEYOND)) - 1) << _ASCII
+_ALL: Final = (1 << _ASCII) - 1 | _OTHER
+_TYPES: Final = re.ASCII | re.UNICODE | re.LOCALE
 _SINGLE: Final = frozenset({"LITERAL", "NOT_LITERAL", "ANY", "IN"})
 """What matches one character."""
 _TEXT_WIDE: Final = frozenset({"AT_BEGINNING", "AT_BEGINNING_STRING", "AT_BEGINNING_LINE"})
@@ -78,7 +84,7 @@ def bounded(expression: str, *, ignore_case: bool = True) -> Bounded:
         least, most = tree.getwidth()
         if not least:
             raise _Refused("it matches the empty text: have it match a character at least")
-        cost = _of_all(list(tree), 0, pattern.flags & re.IGNORECASE)
+        cost = _of_all(list(tree), 0, 1, pattern.flags)
         ahead = _ahead(tree)
         if most + ahead > WIDEST:
             raise _Refused(f"it may match {most + ahead} characters: say how many at most, in all {WIDEST}")
@@ -92,45 +98,48 @@ def bounded(expression: str, *, ignore_case: bool = True) -> Bounded:
     return Bounded(pattern, most + ahead, cost.work, re.compile(_as_class(cost.first)))
 
 
-def _of_all(items: Sequence[tuple[Any, Any]], then: int, folds: int) -> _Cost:
-    """Of parts one after the other; `then` is what may follow them, 0 where nothing does."""
-    cost = _Cost(1, 1, 1, then, True)  # to see what follows
+def _of_all(items: Sequence[tuple[Any, Any]], then: int, refusal: int, flags: int) -> _Cost:
+    """Of parts one after the other. What follows them may begin with `then`, 0 where nothing does; and it takes
+    `refusal` to see that it doesn't."""
+    cost = _Cost(1, refusal, refusal, then, True)
     for op, given in reversed(items):
-        own = _of(str(op), given, cost.first, cost.refusal, folds)
+        own = _of(str(op), (op, given), cost.first, cost.refusal, flags)
         cost = _Cost(
             _capped(own.ways * cost.ways),
             _capped(own.work + own.ways * cost.work),
-            own.refusal + (cost.refusal if own.is_empty else 0),
+            _capped(own.refusal + (cost.refusal if own.is_empty else 0)),
             own.first | (cost.first if own.is_empty else 0),
             own.is_empty and cost.is_empty,
         )
     return cost
 
 
-def _of(op: str, given: Any, then: int, refusal: int, folds: int) -> _Cost:
-    """Of one part; what follows it begins with `then`, and it takes `refusal` to see that it doesn't."""
-    if op in _SINGLE:
-        return _Cost(1, 1, 1, _characters(op, given, folds), False)
-    if op in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
-        cost = _of_repeat(given, then, refusal, folds)
-        return replace(cost, ways=1) if op == "POSSESSIVE_REPEAT" else cost
-    if op == "SUBPATTERN":
-        return _of_all(list(given[3]), then, (folds | given[1] & re.IGNORECASE) & ~given[2])
-    if op == "ATOMIC_GROUP":
-        return replace(_of_all(list(given), then, folds), ways=1)
-    if op == "BRANCH":
-        return _of_branches([list(each) for each in given[1]], then, folds)
-    if op in ("ASSERT", "ASSERT_NOT"):
-        work = _of_all(list(given[1]), 0, folds).work
+def _of(name: str, node: tuple[Any, Any], then: int, refusal: int, flags: int) -> _Cost:
+    given = node[1]
+    if name in _SINGLE:
+        return _Cost(1, 1, 1, _characters(node, flags), False)
+    if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+        cost = _of_repeat(given, then, refusal, flags)
+        return replace(cost, ways=1) if name == "POSSESSIVE_REPEAT" else cost
+    if name == "SUBPATTERN":
+        _, added, taken, inner = given
+        kept = flags & ~_TYPES if added & _TYPES else flags
+        return _of_all(list(inner), then, refusal, (kept | added) & ~taken)
+    if name == "ATOMIC_GROUP":
+        return replace(_of_all(list(given), then, refusal, flags), ways=1)
+    if name == "BRANCH":
+        return _of_branches([list(each) for each in given[1]], then, refusal, flags)
+    if name in ("ASSERT", "ASSERT_NOT"):
+        work = _of_all(list(given[1]), 0, 1, flags).work
         return _Cost(1, work, work, 0, True)
-    if op == "AT":
+    if name == "AT":
         return _Cost(1, 1, 1, 0, True)
-    raise _Refused(f"it has a {op.lower().replace('_', ' ')}, whose work has no bound: leave it out")
+    raise _Refused(f"it has a {name.lower().replace('_', ' ')}, which isn't judged here: leave it out")
 
 
-def _of_branches(branches: list[list[tuple[Any, Any]]], then: int, folds: int) -> _Cost:
-    parts = [_of_all(each, then, folds) for each in branches]
-    heads = [_head(each, folds) for each in branches]
+def _of_branches(branches: list[list[tuple[Any, Any]]], then: int, refusal: int, flags: int) -> _Cost:
+    parts = [_of_all(each, then, refusal, flags) for each in branches]
+    heads = [_head(each, flags) for each in branches]
     ways = max(each.ways for each in parts)
     if any(_may_be_both(one, other) for one, other in combinations(heads, 2)):
         ways = sum(each.ways for each in parts)
@@ -143,18 +152,19 @@ def _of_branches(branches: list[list[tuple[Any, Any]]], then: int, folds: int) -
     )  # fmt: skip
 
 
-def _of_repeat(given: Any, then: int, refusal: int, folds: int) -> _Cost:
+def _of_repeat(given: Any, then: int, refusal: int, flags: int) -> _Cost:
     least, most, item = given
     if most is sre.MAXREPEAT or int(most) > WIDEST:
         raise _Refused(f"it repeats without a bound: instead of * or + say how often at most, such as {{{least},100}}")
     most = int(most)
-    again = _of_all(list(item), _ALL, folds).first if most > 1 else 0
-    inner = _of_all(list(item), again | then, folds)
+    once = _of_all(list(item), _ALL, 1, flags)
+    again = once.first if most > 1 else 0
+    inner = _of_all(list(item), again | then, _capped(once.refusal + refusal), flags)
     varies = most - least
     if inner.ways == 1 and not inner.is_empty:
         # after each number of repetitions what follows is tried, and gets nowhere where it can't begin so
         ways = varies + 1 if varies and inner.first & then else 1
-        work = inner.work * max(most, 1) + varies * refusal + 1
+        work = _capped(inner.work * max(most, 1) + varies * refusal + 1)
     else:
         ways = _capped(max(inner.ways, 2) ** min(most, 40) * (varies + 1))
         work = _capped(inner.work * ways * max(most, 1))
@@ -165,78 +175,47 @@ def _capped(number: int) -> int:
     return min(number, 10**9)
 
 
-def _head(items: Sequence[tuple[Any, Any]], folds: int) -> list[int]:
+def _head(items: Sequence[tuple[Any, Any]], flags: int) -> list[int]:
     """What the first characters may be, as far as each is a part of its own."""
-    found: list[int] = []
-    for op, given in items:
-        if str(op) not in _SINGLE:
-            break
-        found.append(_characters(str(op), given, folds))
-    return found
+    return [_characters(node, flags) for node in takewhile(lambda node: str(node[0]) in _SINGLE, items)]
 
 
 def _may_be_both(one: list[int], other: list[int]) -> bool:
     return all(mine & theirs for mine, theirs in zip(one, other, strict=False))
 
 
-def _characters(name: str, given: Any, folds: int) -> int:
-    if name == "LITERAL":
-        return _of_code(given, folds)
-    if name == "NOT_LITERAL":
-        return _ALL & ~(_of_code(given, 0) & ~_OTHER)
-    if name == "RANGE":
-        found = 0
-        for code in range(given[0], min(given[1], _ASCII) + 1):
-            found |= _of_code(code, folds)
-        return found | (_OTHER if given[1] >= _ASCII else 0)
-    if name == "IN":
-        found, is_not = 0, str(given[0][0]) == "NEGATE"
-        for op, value in given[is_not:]:
-            found |= _characters(str(op), value, folds)
-        return _ALL & ~(found & ~_OTHER) if is_not else found
-    if name == "CATEGORY":
-        return _CATEGORIES.get(str(given), _ALL)
-    return _ALL  # any
+def _characters(node: tuple[Any, Any], flags: int) -> int:
+    """Which characters it matches, as Python's own matcher says; all beyond ASCII where it names some of them."""
+    state: Any = sre.State()
+    state.flags = flags
+    state.str = ""
+    matches = compiler.compile(sre.SubPattern(state, [node]), flags).match
+    found = 0
+    for code in range(_ASCII):
+        found |= (matches(chr(code)) is not None) << code
+    for number, kind in enumerate(_BEYOND):
+        found |= any(map(matches, kind)) << (_ASCII + number)
+    return found | (_OTHER if _names_beyond(node) else 0)
 
 
-def _of_code(code: int, folds: int) -> int:
-    if code >= _ASCII:
-        return _OTHER | (_FOLDED_INTO if folds else 0)
-    found = 1 << code
-    if folds and chr(code).isalpha():
-        found |= 1 << ord(chr(code).swapcase()) | (_OTHER if chr(code) in _FOLDS_BEYOND else 0)
-    return found
+def _names_beyond(node: tuple[Any, Any]) -> bool:
+    op, given = node
+    if str(op) in ("LITERAL", "NOT_LITERAL"):
+        return bool(given >= _ASCII)
+    if str(op) == "RANGE":
+        return bool(given[1] >= _ASCII)
+    return str(op) == "IN" and any(map(_names_beyond, given))
 
 
 def _as_class(mask: int) -> str:
     codes = "".join(f"\\x{code:02x}" for code in range(_ASCII) if mask >> code & 1)
-    return f"[{codes}{_BEYOND if mask & _OTHER else ''}]"
+    return f"[{codes}{_AND_BEYOND if mask & _OTHER else ''}]"
 
 
-_BEYOND: Final = "\\x80-\\U0010ffff"
-_FOLDS_BEYOND: Final = "iIkKsS"
-"""Letters that some of beyond ASCII fold to."""
-_FOLDED_INTO: Final = sum(1 << ord(letter) for letter in _FOLDS_BEYOND)
+_AND_BEYOND: Final = "\\x80-\\U0010ffff"
 
 
-def _class(expression: str) -> int:
-    found = 0
-    for code in range(_ASCII):
-        found |= bool(re.match(expression, chr(code))) << code
-    return found | _OTHER
-
-
-_CATEGORIES: Final = {
-    "CATEGORY_DIGIT": _class(r"\d"),
-    "CATEGORY_NOT_DIGIT": _class(r"\D"),
-    "CATEGORY_SPACE": _class(r"\s"),
-    "CATEGORY_NOT_SPACE": _class(r"\S"),
-    "CATEGORY_WORD": _class(r"\w"),
-    "CATEGORY_NOT_WORD": _class(r"\W"),
-}
-
-
-def _ahead(items: Any) -> int:
+def _ahead(items: Any, back: int = 0) -> int:
     """How far beyond a match it may look. Refuses what looks at the whole text before it, or far back."""
     found = 0
     for op, given in items:
@@ -248,11 +227,12 @@ def _ahead(items: Any) -> int:
         elif name in ("ASSERT", "ASSERT_NOT"):
             direction, inner = given
             _, width = inner.getwidth()
-            if direction < 0 and width > _BACK:
-                raise _Refused(f"it looks back {width} characters, where {_BACK} may be")
-            found = max(found, (width if direction > 0 else 0) + _ahead(inner))
+            behind = back + width if direction < 0 else back
+            if behind > _BACK:
+                raise _Refused(f"it looks back {behind} characters, where {_BACK} may be")
+            found = max(found, (width if direction > 0 else 0) + _ahead(inner, behind))
         else:
-            found = max([found, *(_ahead(each) for each in _inside(name, given))])
+            found = max([found, *(_ahead(each, back) for each in _inside(name, given))])
     return found
 
 

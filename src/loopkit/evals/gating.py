@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -48,13 +50,15 @@ class EvaluatorCheck:
 
 def gate(evaluator: Evaluator, least: float, action: Action, how: Mapping[str, Any]) -> EvaluatorCheck:
     """See `Evaluator.at_least`."""
-    if not isinstance(least, (int, float)) or isinstance(least, bool):
+    if not isinstance(least, (int, float)) or isinstance(least, bool) or not math.isfinite(least):
         raise InvalidInput(f"at_least() got {least!r}: give a number")
-    needed = [each for each in evaluator.wants if each in _EXPECTED]
+    needed = [each for each in evaluator.needs if each in _EXPECTED]
     if needed:
         raise InvalidInput(
-            f"the evaluator {evaluator.name!r} compares with {needed[0]!r}, which no live call has: gate with one"
-            " that judges the output by itself"
+            f"the evaluator {evaluator.name!r} compares with {needed[0]!r}, which no live call has: gate with one that"
+            " judges the output by itself"
         )
+    if inspect.iscoroutinefunction(evaluator.function):
+        raise InvalidInput(f"the evaluator {evaluator.name!r} is async: give it to checks.passes(), which awaits")
     why = "it says how good a text is, not how to mend it"
     return EvaluatorCheck(evaluator, float(least), action_of(action, but=("redact", "replace"), why=why), How.of(how))

@@ -29,6 +29,8 @@ class Evaluator:
         self.name = name
         self.wants = _wanted(function)
         """Of what it can be given, what it takes."""
+        self.needs = tuple(n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty)
+        """What it takes without a default."""
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

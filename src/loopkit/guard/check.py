@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, get_
 from loopkit.capture.ambient import ambient
 from loopkit.capture.breaker import Breaker
 from loopkit.capture.chain import Call
-from loopkit.capture.dialects._content import plain_texts
+from loopkit.capture.dialects._content import changed_texts, plain_texts
 from loopkit.errors import InvalidInput
 from loopkit.types import Message, Stage
 
@@ -53,22 +53,29 @@ class Seen:
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        """What an evaluator is given: what a function was called with, by name, or a model's `messages`."""
-        if self.call is None:
+        """What an evaluator is given: what a function was called with, by name, or a model's `messages`, as it was
+        sent; nothing before."""
+        sent = None if self.call is None else self.call.sent
+        if sent is None:
             return {}
-        if self.call.dialect is None:
-            return self.call.request
-        return {"messages": [{"role": message.role, "content": message.text} for message in self._asked()]}
+        if sent.dialect is None:
+            copied: dict[str, Any] = changed_texts(dict(sent.request), str)  # what is given is nobody's to change
+            return copied
+        asked = sent.dialect.asked(sent.request)
+        return {"messages": [{"role": message.role, "content": message.text} for message in asked]}
 
     @property
     def read(self) -> list[str]:
-        """What an answer can rest on: what the model was asked, with what tools gave it; a function's arguments."""
-        if self.call is None:
+        """What an answer can rest on, as it was sent: what the model was asked, with what tools gave it; a function's
+        arguments. Nothing before."""
+        sent = None if self.call is None else self.call.sent
+        if sent is None:
             return []
-        if self.call.dialect is None:
-            return [said.text for said in self.call.asks() if said.text]
-        asked = [message for message in self._asked() if message.role not in (*_INSTRUCT, "assistant", "model")]
-        return [text for message in asked for part in message.parts for text in plain_texts(part.content)]
+        if sent.dialect is None:
+            return [said.text for said in sent.asks() if said.text]
+        asked = sent.dialect.asked(sent.request)
+        told = [message for message in asked if message.role not in (*_INSTRUCT, "assistant", "model")]
+        return [text for message in told for part in message.parts for text in plain_texts(part.content)]
 
     @property
     def has_read_from_tools(self) -> bool:
@@ -154,9 +161,10 @@ class How:
             raise InvalidInput(f"a check got {', '.join(unknown)}: choose from {', '.join(Options.__annotations__)}")
         tasks = options.get("tasks")
         if tasks is not None:
-            if isinstance(tasks, str) or not all(isinstance(each, str) for each in tasks):
+            named: list[Any] = [] if isinstance(tasks, str) or not hasattr(tasks, "__iter__") else [*tasks]
+            if not named or not all(isinstance(each, str) for each in named):
                 raise InvalidInput(f"tasks is {tasks!r}: give a list of tasks' names")
-            options = {**options, "tasks": frozenset(tasks)}
+            options = {**options, "tasks": frozenset(named)}
         how = How(**options)
         if how.run not in get_args(When):
             raise InvalidInput(f"run is {how.run!r}: choose before, parallel or after")

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from loopkit.errors import InvalidInput
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from loopkit.guard.check import Options
 
 _SENTENCE: Final = re.compile(r"(?<=[.!?])[\"')\]]?\s+(?=[\"'(\[]?[^\Wa-z_])|\n\s*")
-_WORD: Final = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_]+(?:['’-][^\W\d_]+)*|[$€£%]")
+_WORD: Final = re.compile(r"(?:(?<=\s)[-−])?\d+(?:[.,:]\d+)*|[^\W\d_]+(?:['’-][^\W\d_]+)*|[$€£%]")
 _FUNCTION: Final = frozenset(
     """
     a about after again all also am an and any are as at be because been before being between both but by can could did
@@ -36,6 +37,8 @@ _NEGATIONS: Final = frozenset(
     no not none never nobody nothing neither nor without cannot fails failed refuses refused denies denied
     """.split()  # noqa: SIM905  # see above
 )
+_SAY_LITTLE: Final = _FUNCTION | _NEGATIONS
+_SIGNS: Final = {"$": "dollar", "€": "euro", "£": "pound", "%": "percen"}
 _STEM: Final = 6
 """Letters by which a word is known: what ends on them is grammar, mostly."""
 _WEIGHT: Final = 2.0
@@ -48,6 +51,9 @@ _DENIED: Final = 0.45
 """The same where one of the two denies what the other says."""
 _BESIDE: Final = 0.9
 """What a word counts that stands in the sentence before or after."""
+_NOWHERE: Final[set[int]] = set()
+_MOST_CANDIDATES: Final = 200
+"""Sentences of the sources that are looked at for one of an answer."""
 _FEWEST: Final = 3
 """Words and names that a sentence must have to be judged."""
 
@@ -85,31 +91,32 @@ class Sources:
 
     def _support(self, sentence: str) -> Support | None:
         words = _WORD.findall(sentence)
-        weights: dict[str, float] = {}
-        hard: dict[str, str] = {}
-        for number, word in enumerate(words):
-            stem = _known_by(word)
-            is_hard = word[0].isdigit() or (_is_name(words, number) and word.lower() not in _FUNCTION)
-            if is_hard:
-                hard[stem] = word
-            if is_hard or (word.lower() not in _FUNCTION | _NEGATIONS and word[0].isalnum()):
-                weights[stem] = _WEIGHT if is_hard else 1.0
+        hard = {_known_by(word): word for number, word in enumerate(words) if _is_hard(words, number)}
+        plain = {_known_by(word) for word in words if word.lower() not in _SAY_LITTLE and word[0].isalnum()}
+        weights = {**dict.fromkeys(plain, 1.0), **dict.fromkeys(hard, _WEIGHT)}
         if len(weights) < _FEWEST:
             return None
-        own: dict[int, float] = defaultdict(float)
-        near: dict[int, float] = defaultdict(float)
-        for stem, weight in weights.items():
-            places = self._holding.get(stem, set())
-            beside = {at + step for at in places for step in (-1, 1)} - places
-            for at in places:
-                own[at] += weight
-                near[at] += weight
-            for at in beside:
-                near[at] += weight * _BESIDE
-        if not own:
+        places = {stem: self._holding.get(stem, _NOWHERE) for stem in weights}
+        candidates: set[int] = set()
+        for held in sorted(filter(None, places.values()), key=len):  # what is rare says where to look
+            candidates.update(islice(held, _MOST_CANDIDATES))
+            if len(candidates) >= _MOST_CANDIDATES:
+                break
+        if not candidates:
             return Support(sentence, 0.0, tuple(hard.values()))
-        best = max(own, key=lambda at: (near[at], own[at]))
-        covered = near[best] / sum(weights.values())
+
+        def found_at(at: int) -> tuple[float, float]:
+            own = near = 0.0
+            for stem, weight in weights.items():
+                held = places[stem]
+                if at in held:
+                    own, near = own + weight, near + weight
+                elif at - 1 in held or at + 1 in held:
+                    near += weight * _BESIDE
+            return near, own
+
+        best = max(sorted(candidates), key=found_at)
+        covered = found_at(best)[0] / sum(weights.values())
         around = {best - 1, best, best + 1}
         missing = tuple(word for stem, word in hard.items() if not around & self._holding.get(stem, set()))
         apart = sum(best not in self._holding.get(stem, set()) for stem in hard) - len(missing)
@@ -125,17 +132,21 @@ class GroundedCheck:
 
     action: Action
     least: float
-    sources: tuple[str, ...]
+    sources: Sources | None
+    """That were given."""
     how: How = PLAINLY
     name: str = "grounded"
     on_error: OnError = "closed"
 
     def check(self, text: str, seen: Seen = ALONE) -> Trip | None:
         """See `Check.check`."""
-        sources = self.sources or tuple(seen.read)
-        if not sources:
-            return None
-        found = Sources(sources).support(text)
+        sources = self.sources
+        if sources is None:
+            read = seen.read
+            if not read:
+                return None
+            sources = Sources(read)
+        found = sources.support(text)
         weak = sorted((each for each in found if each.score < self.least), key=lambda each: each.score)
         if not weak:
             return None
@@ -156,33 +167,45 @@ def grounded(
     if not isinstance(least, (int, float)) or isinstance(least, bool) or not 0 < least <= 1:
         raise InvalidInput(f"least is {least!r}: give a share, more than 0 and at most 1")
     texts = (sources,) if isinstance(sources, str) else tuple(sources)
-    why = "it finds sentences that can't be mended"
-    return GroundedCheck(action_of(action, but=("redact", "replace"), why=why), float(least), texts, How.of(how))
+    if not all(isinstance(each, str) for each in texts):
+        raise InvalidInput(f"grounded(sources=) got {sources!r}: give texts")
+    taken = action_of(action, but=("redact", "replace"), why="it finds sentences that can't be mended")
+    return GroundedCheck(taken, float(least), Sources(texts) if texts else None, How.of(how))
 
 
 def _sentences(text: str) -> list[str]:
     return [each for each in _SENTENCE.split(text) if each.strip()]
 
 
-def _is_name(words: list[str], number: int) -> bool:
-    """What begins a sentence is one where another follows."""
-    own = words[number][0].isupper()
-    return own and (number > 0 or (len(words) > 1 and words[1][0].isupper()))
+def _is_hard(words: list[str], number: int) -> bool:
+    """Whether it is a figure or a name; what begins a sentence is a name where another follows."""
+    word = words[number]
+    if word[-1].isdigit() or word in _SIGNS:
+        return True
+    is_name = word[0].isupper() and (number > 0 or (len(words) > 1 and words[1][0].isupper()))
+    return is_name and word.lower() not in _FUNCTION
 
 
 def _denied(words: list[str]) -> frozenset[str]:
-    """The word after each negation."""
+    """The word after each negation, else the one before."""
     found: set[str] = set()
+    waits = False
     for number, word in enumerate(words):
         small = word.lower().replace("’", "'")
         if small in _NEGATIONS or small.endswith("n't"):
-            after = next((each for each in words[number + 1 :] if each.lower() not in _FUNCTION), words[number - 1])
-            found.add(_known_by(after))
+            waits = True
+            if number + 1 == len(words) and number:
+                found.add(_known_by(words[number - 1]))
+        elif waits and small not in _FUNCTION:
+            found.add(_known_by(word))
+            waits = False
     return frozenset(found)
 
 
 def _known_by(word: str) -> str:
-    if word[0].isdigit():
-        return word.replace(",", "").rstrip(".:")
+    if word in _SIGNS:
+        return _SIGNS[word]
+    if word[-1].isdigit():
+        return word.replace(",", "").replace("−", "-")
     bare = word.lower().replace("’", "'").removesuffix("'s")
     return bare[:_STEM] if len(bare) > _STEM else bare.removesuffix("s") if len(bare) > 3 else bare

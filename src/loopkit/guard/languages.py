@@ -57,7 +57,7 @@ def language(allow: Iterable[str], *, action: Action = "block", **how: Unpack[Op
 
         checks.language(["en", "de"])
     """
-    codes = frozenset((allow,) if isinstance(allow, str) else allow)
+    codes = frozenset((allow,) if isinstance(allow, str) or not isinstance(allow, Iterable) else allow)
     identifier: Any = require("py3langid", "languages")
     known = {code for code, _ in identifier.rank("hello")}  # which loads it: a second, now and not in a call
     unknown = sorted(str(code) for code in codes if code not in known)

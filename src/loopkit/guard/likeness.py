@@ -69,6 +69,8 @@ def similar(
     holding: dict[int, list[int]] = defaultdict(list)
     sizes: list[int] = []
     for text in texts:
+        if isinstance(text, str) and not text.strip():  # an empty line of a file
+            continue
         runs = _runs(folded(text)) if isinstance(text, str) else set[int]()
         if not runs:
             raise InvalidInput(f"similar() got {text!r}: give texts of {_RUN} words or more")

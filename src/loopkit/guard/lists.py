@@ -37,9 +37,9 @@ class ListCheck(Finder):
 
     action: Action
     phrases: Mapping[str, tuple[Phrase, ...]]
-    """By their first word, the longest first; those too that may be said."""
-    allowed: frozenset[Phrase]
-    """Of them those that may be said."""
+    """By their first word, the longest first."""
+    allowed: Mapping[str, tuple[Phrase, ...]]
+    """The same of those that may be said."""
     beginnings: frozenset[Phrase]
     """Of phrases of several words, the words that one may have said already."""
     name: str = "banned"
@@ -54,15 +54,14 @@ class ListCheck(Finder):
         """See `Finder.find`."""
         words = _words(text)
         found: list[Finding] = []
-        at = 0
-        while at < len(words):
-            phrase = next((each for each in self.phrases.get(words[at][0], ()) if _stands(words, at, each)), None)
-            if phrase is None:
-                at += 1
-                continue
-            if phrase not in self.allowed:
-                found.append(Finding(_KIND, words[at][1], words[at + len(phrase) - 1][2]))
-            at += len(phrase)
+        spared = free = 0
+        """Up to which word one that is allowed reaches, and from which on nothing was found yet."""
+        for at, (word, start, _) in enumerate(words):
+            spared = max(spared, at + _longest(words, at, self.allowed.get(word, ())))
+            end = at + _longest(words, at, self.phrases.get(word, ()))
+            if at >= free and end > at and end > spared:
+                found.append(Finding(_KIND, start, words[end - 1][2]))
+                free = end
         return found
 
     def open_at(self, text: str, start: int) -> int:
@@ -93,16 +92,8 @@ def banned(
     both = taken & spared
     if both:
         raise InvalidInput(f"banned() got {' '.join(min(both))!r} as banned and as allowed")
-    by_first: dict[str, list[Phrase]] = {}
-    for phrase in sorted(taken | spared, key=len, reverse=True):
-        by_first.setdefault(phrase[0], []).append(phrase)
-    return ListCheck(
-        finding_action(action),
-        {first: tuple(found) for first, found in by_first.items()},
-        frozenset(spared),
-        frozenset(phrase[:count] for phrase in taken | spared for count in range(1, len(phrase))),
-        how=How.of(how),
-    )
+    beginnings = frozenset(phrase[:count] for phrase in taken | spared for count in range(1, len(phrase)))
+    return ListCheck(finding_action(action), _by_first(taken), _by_first(spared), beginnings, how=How.of(how))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +132,18 @@ def required(phrases: Iterable[str], *, action: Action = "retry", **how: Unpack[
         raise InvalidInput("required() got no phrases")
     why = "what is missing has no place"
     return RequiredCheck(action_of(action, but=("redact", "replace"), why=why), found, How.of(how))
+
+
+def _by_first(phrases: Iterable[Phrase]) -> dict[str, tuple[Phrase, ...]]:
+    found: dict[str, tuple[Phrase, ...]] = {}
+    for phrase in sorted(phrases, key=len, reverse=True):
+        found[phrase[0]] = (*found.get(phrase[0], ()), phrase)
+    return found
+
+
+def _longest(words: list[tuple[str, int, int]], at: int, phrases: Iterable[Phrase]) -> int:
+    """Of how many words the longest is that stands there; 0 where none does."""
+    return next((len(phrase) for phrase in phrases if _stands(words, at, phrase)), 0)
 
 
 def _phrases(name: str, phrases: Iterable[str]) -> set[Phrase]:

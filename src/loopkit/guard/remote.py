@@ -10,8 +10,9 @@ import json
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
 _SECONDS: Final = 2.0
 _MODEL_SECONDS: Final = 10.0
-_clients: dict[int, httpx.Client] = {}
-"""One a process: after a fork connections are not shared."""
+_LARGEST: Final = 4_000_000
+"""Bytes of an answer."""
+_clients: dict[tuple[int, str], httpx.Client] = {}
+"""By process, since after a fork connections are not shared, and by service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class HttpCheck:
     name: str
     action: Action
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     body: Callable[[str, Seen], Any]
     read: Callable[[Any], Any]
     how: How = PLAINLY
@@ -74,7 +77,7 @@ def http(
 
         checks.http("http://localhost:8080/v1/moderate", headers={"x-api-key": key}, on_error="open")
     """
-    _check_url("http", url)
+    _check(name, url)
     return HttpCheck(
         name, action_of(action, but=("redact", "replace"), why="then the service has to give the text"), url,
         dict(headers or {}), body or _told, read or _verdict, _within(how, _SECONDS),
@@ -89,7 +92,7 @@ class ModelCheck:
     action: Action
     url: str
     model: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     messages: Callable[[str, Seen], list[dict[str, str]]]
     read: Callable[[str], str | None]
     """What is wrong by the model's answer, or None. Raises `ValueError` for an answer that is none."""
@@ -101,15 +104,24 @@ class ModelCheck:
         """See `Check.check`."""
         messages = self.messages(text, seen)
         body = {"model": self.model, "messages": messages, **self.parameters}
-        given = _posted(f"{self.url}/chat/completions", body, self.headers, self.how.timeout)
-        answer: Any = given["choices"][0]["message"]["content"] or ""
+        told: dict[str, Any] = {"provider": self.host, "model": self.model, "input": messages}
+        began = time.time_ns()
+        try:
+            given = _posted(f"{self.url}/chat/completions", body, self.headers, self.how.timeout)
+            answer = str(given["choices"][0]["message"]["content"] or "")
+        except Exception as error:
+            record_model_call(**told, started_at=began, error=error)
+            raise
         usage: Any = given.get("usage") or {}
-        record_model_call(
-            provider=urlsplit(self.url).hostname or "unknown", model=self.model, input=messages, output=str(answer),
-            usage={"input_tokens": usage.get("prompt_tokens"), "output_tokens": usage.get("completion_tokens")},
-        )  # fmt: skip
-        wrong = self.read(str(answer))
+        counts = {"input_tokens": usage.get("prompt_tokens"), "output_tokens": usage.get("completion_tokens")}
+        record_model_call(**told, started_at=began, output=answer, usage=counts)
+        wrong = self.read(answer)
         return None if wrong is None else Trip(self.action, wrong)
+
+    @property
+    def host(self) -> str:
+        """Who answers, where nothing better is known."""
+        return urlsplit(self.url).hostname or "unknown"
 
 
 def llama_guard(
@@ -143,11 +155,13 @@ def judge(
     api_key: str | None = None,
     name: str = "judge",
     action: Action = "block",
+    parameters: Mapping[str, Any] | None = None,
     **how: Unpack[Options],
 ) -> ModelCheck:
-    """A model behind OpenAI's API that is asked whether a text keeps a rule. Within ten seconds (`timeout=`).
+    """A model behind OpenAI's API that is asked whether a text keeps a rule. Within ten seconds (`timeout=`). What else
+    the request should have, or not, is in `parameters`: some models take no temperature.
 
-        checks.judge("The answer gives no legal advice.", "https://api.openai.com/v1", model="gpt-5-nano", api_key=key)
+        checks.judge("The answer gives no legal advice.", "http://localhost:8000/v1", model="qwen3-8b")
 
     Judges err: hold it against people's labels (`shadow=True`, `loopkit guard tune`) before it blocks anything.
     """
@@ -155,14 +169,14 @@ def judge(
         raise InvalidInput(f"judge() got the rule {rule!r}: say in words what has to hold of a text")
     return _asking(
         name, url, model, api_key, action, how, messages=partial(_judged, rule), read=_judgement,
-        parameters={"temperature": 0, "max_tokens": 200},
+        parameters={"temperature": 0, "max_tokens": 200} if parameters is None else dict(parameters),
     )  # fmt: skip
 
 
 def _asking(
     name: str, url: str, model: str, api_key: str | None, action: Action, how: Mapping[str, Any], **asked: Any
 ) -> ModelCheck:
-    _check_url(name, url)
+    _check(name, url)
     if not isinstance(model, str) or not model:
         raise InvalidInput(f"{name}() got the model {model!r}: give its name")
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
@@ -178,13 +192,12 @@ def _conversation(text: str, seen: Seen) -> list[dict[str, str]]:
 
 
 def _hazards(allowed: frozenset[str], said: str) -> str | None:
-    words = re.findall(r"\w+", said[:1_000])
-    first = words[0].lower() if words else ""
-    if first == "safe":
+    first, *rest = [line.strip() for line in said[:1_000].strip().splitlines() if line.strip()] or [""]
+    if first.lower() == "safe" and not rest:
         return None
-    if first != "unsafe":
+    if first.lower() != "unsafe":
         raise ValueError("it answered neither safe nor unsafe")
-    codes = words[1:]
+    codes = re.findall(r"\w+", " ".join(rest))
     if codes and all(code in allowed for code in codes):
         return None
     return f"unsafe: {', '.join(codes)}" if codes else "unsafe"
@@ -204,12 +217,21 @@ def _judged(rule: str, text: str, seen: Seen) -> list[dict[str, str]]:
 
 
 def _judgement(said: str) -> str | None:
-    found = re.search(r"\{[^{}]{0,2000}\}", said[:10_000])
-    if found is None:
-        raise ValueError("it answered without JSON")
-    told: Any = json.loads(found[0])
-    if told.get("keeps_rule") not in (True, False):
-        raise ValueError("it didn't say whether the rule is kept")
+    """What the one judgement in it says: a text may bring another along, for the judge to quote."""
+    found: list[Any] = []
+    at = said.find("{")
+    while at >= 0:
+        try:
+            value, end = json.JSONDecoder().raw_decode(said, at)
+        except (ValueError, RecursionError):
+            end = at + 1
+        else:
+            found.append(value)
+        at = said.find("{", end)
+    judgements = [each for each in found if "keeps_rule" in each]
+    if len(judgements) != 1 or judgements[0]["keeps_rule"] not in (True, False):
+        raise ValueError("it didn't say, once, whether the rule is kept")
+    told = judgements[0]
     return None if told["keeps_rule"] else f"the judge: {str(told.get('reason') or 'no reason given')[:300]}"
 
 
@@ -223,19 +245,32 @@ def _verdict(said: Any) -> Trip | None:
         return None
     if action not in ACTIONS:
         raise ValueError(f"it answered the action {str(action)[:40]!r}")
-    return Trip(action, str(said.get("reason") or ""), said.get("text"), said.get("score"))
+    score: Any = said.get("score")
+    if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float))):
+        raise ValueError("it gave a score that is no number")
+    return Trip(action, str(said.get("reason") or ""), said.get("text"), score)
 
 
 def _posted(url: str, body: Any, headers: Mapping[str, str], timeout: float | None) -> Any:
+    """What is answered, as JSON, in so many seconds all in all."""
     import httpx
 
-    process = os.getpid()
-    client = _clients.get(process)
-    if client is None:
-        client = _clients.setdefault(process, httpx.Client(follow_redirects=False))
-    given = client.post(url, json=body, headers=dict(headers), timeout=timeout)
-    given.raise_for_status()
-    return given.json()
+    client = _clients.get((os.getpid(), url))
+    if client is None:  # one a service: one that hangs keeps no other waiting for a connection
+        client = _clients.setdefault((os.getpid(), url), httpx.Client(follow_redirects=False))
+    until = None if timeout is None else time.monotonic() + timeout
+    content = json.dumps(body).encode("ascii")  # half a surrogate pair goes as its escape
+    sent = {"content-type": "application/json", **headers}
+    with client.stream("POST", url, content=content, headers=sent, timeout=timeout) as given:
+        given.raise_for_status()
+        answer = bytearray()
+        for piece in given.iter_bytes():
+            answer += piece
+            if len(answer) > _LARGEST:
+                raise ValueError(f"it answered more than {_LARGEST} bytes")
+            if until is not None and time.monotonic() > until:
+                raise TimeoutError("its answer took too long")
+    return json.loads(answer)
 
 
 def _within(how: Mapping[str, Any], seconds: float) -> How:
@@ -243,7 +278,15 @@ def _within(how: Mapping[str, Any], seconds: float) -> How:
     return found if found.timeout is not None else replace(found, timeout=seconds)
 
 
-def _check_url(name: str, url: str) -> None:
-    parts = urlsplit(url) if isinstance(url, str) else None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidInput(f"{name}() got the URL {url!r}: give one that begins with http:// or https://")
+def _check(name: str, url: str) -> None:
+    if not isinstance(name, str) or not name:
+        raise InvalidInput(f"name is {name!r}: give a text")
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except (ValueError, AttributeError, TypeError):
+        is_one = False
+    if not is_one:
+        raise InvalidInput(
+            f"{name}() got {str(url).rpartition('@')[2]!r}: give a URL that begins with http:// or https://"
+        )

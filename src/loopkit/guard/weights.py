@@ -116,6 +116,8 @@ Source: TypeAlias = "Weights | str | os.PathLike[str]"
 
 def known(source: Source) -> Weights:
     """Weights, or those that a file holds. Raises `InvalidInput` for what is neither."""
+    if not isinstance(source, (Weights, str, os.PathLike)):
+        raise InvalidInput(f"weights is {source!r}: give checks.Weights, or a file of them")
     return source if isinstance(source, Weights) else _loaded(os.fspath(source))
 
 
