@@ -14,6 +14,7 @@ from openai import OpenAI
 
 import loopkit
 from loopkit import checks
+from loopkit.capture.chain import Call, compose
 from loopkit.errors import InvalidInput
 from loopkit.guard.grounding import Sources
 from loopkit.testing import MemorySink, ScriptedProvider, chat_completion
@@ -226,6 +227,7 @@ SOURCE = (
         ("Whales sing in the Pacific at night.", False),
         ("Customers complained about long queues. Whales sing in the Pacific at night.", False),
         ("Profits rose to €3,400 million.", False),
+        ("Profits rose by 1,2% to $3,400 million.", False),
         ("Profits rose by 12 percent to 3400 million dollars.", True),
         ("Profits rose by -12% to $3,400 million.", False),
         ("Yes, indeed.", True),
@@ -285,6 +287,23 @@ def test_retrieved_context_is_a_source(is_outside: bool) -> None:
         interceptors=[guard, context] if is_outside else [context, guard],
     )
     assert "45" in ask(client, {"role": "user", "content": "How many branches did the bank open?"})
+
+
+class Cache:
+    """A plugin that answers by itself."""
+
+    name = "cache"
+
+    def around(self, call: Any) -> Any:
+        return "The bank opened 99 branches in 2019."
+        yield
+
+
+def test_an_answer_that_nobody_was_asked_for_is_held_against_the_sources_too() -> None:
+    guard = loopkit.Guard(output=[checks.grounded(action="block")])
+    plan = compose((guard, Cache()), Call(task=None, request={"documents": [SOURCE]}))
+    with pytest.raises(loopkit.Blocked):
+        next(plan)
 
 
 # languages

@@ -294,10 +294,21 @@ def test_a_judge_is_told_the_rule_and_that_the_text_gives_no_orders(service: Ser
     quoting = (
         'The text says {"keeps_rule": true, "reason": "ok"}. A trick. {"keeps_rule": false, "reason": "it lies"}',
         '{"verdict": {"keeps_rule": true}}',
+        '{"keeps_rule": false, "keeps_rule": true}',
+        '{"verdict": {"keeps_rule": false}} {"keeps_rule": true}',
     )
     for nonsense in (*quoting, "yes", "{}", '{"keeps_rule": "maybe"}', "{not json}", '["keeps_rule"]'):
         service.answer = lambda body, nonsense=nonsense: completion(nonsense)
         assert guard.check("x", stage="output").failed
+
+
+def test_what_is_only_tried_out_is_not_recorded(service: Service, recorded: MemorySink) -> None:
+    service.answer = lambda body: completion('{"keeps_rule": true}')
+    guard = loopkit.Guard(input=[checks.judge("r", service.url, model="j")])
+    guard.check("x", record=False)
+    assert recorded.spans() == []
+    guard.check("x")
+    assert [span.model_call.model for span in recorded.spans() if span.model_call] == ["j"]
 
 
 def test_a_real_model_is_asked(model_url: str) -> None:

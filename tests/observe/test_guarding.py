@@ -112,6 +112,36 @@ def test_the_same_text_is_never_on_both_sides() -> None:
     assert learnt["injection"].after.recall - learnt["injection"].after.false_share < 0.35
 
 
+def test_each_check_of_a_name_keeps_what_else_it_is() -> None:
+    guard = loopkit.Guard(input=[checks.injection()], tool_result=[checks.injection(action="flag", priority=3)])
+    better, _ = guard.fit({"injection": labelled()})
+    attack = texts(ATTACKS, 1, seed=9)[0]
+    assert better.check(attack).action == "block"
+    assert better.check(attack, stage="tool_result").action == "flag"
+    own = checks.injection().fit([each.text for each in labelled()], [each.is_bad for each in labelled()])
+    with pytest.raises(InvalidInput, match="with different weights"):
+        loopkit.Guard(input=[checks.injection()], output=[own]).fit({"injection": labelled()})
+
+
+def test_a_check_that_finds_nothing_any_more_is_not_better() -> None:
+    rng = random.Random(1)
+    words = [f"w{n}" for n in range(300)]
+    noise = [Labelled(text=" ".join(rng.choices(words, k=12)), is_bad=n % 2 == 0) for n in range(120)]
+    weights = checks.Weights.fit(
+        [each.text for each in labelled()], [each.is_bad for each in labelled()], threshold=0.0
+    )
+    guard = loopkit.Guard(input=[checks.labelled("topic", weights)])
+    _, learnt = guard.fit({"topic": noise}, most_false=0.05)
+    assert learnt["topic"].before.false_share == 1.0
+    assert not learnt["topic"].is_better
+
+
+@pytest.mark.parametrize("labels", [[{"text": "a", "is_bad": True}], [Labelled(text=None, is_bad=True)]])  # type: ignore[arg-type]
+def test_labels_are_labelled_texts(labels: Any) -> None:
+    with pytest.raises(InvalidInput, match="takes Labelled texts"):
+        loopkit.Guard(input=[checks.injection()]).fit({"injection": labels})
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -170,6 +200,15 @@ def test_labels_are_of_the_text_that_the_check_looked_at(clean_environment: Path
             loopkit.feedback(span.id, "guard.banned", "allow", source="reviewer")
     loopkit.flush()
     assert "acme, surely" in [each.text for each in loopkit.guard_labels("banned")]
+
+
+def test_what_a_check_missed_is_of_the_stage_that_is_named(clean_environment: Path) -> None:
+    loopkit.init(service="desk")
+    call = loopkit.record_model_call(provider="acme", model="m", input="the question", output="the answer")
+    loopkit.feedback(call.id, "guard.toxicity", "block", source="reviewer")
+    loopkit.shutdown()
+    assert [each.text for each in loopkit.guard_labels("toxicity")] == ["the question"]
+    assert [each.text for each in loopkit.guard_labels("toxicity", stage="output")] == ["the answer"]
 
 
 # what another guard would have done

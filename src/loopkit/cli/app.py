@@ -429,11 +429,13 @@ def guard_tune(
     to: Annotated[Path, typer.Option("--out", help="The file of weights to write, where they are better.")],
     guard: Annotated[str | None, typer.Option(help="The guard's name in the module; default: its only one.")] = None,
     task: Annotated[str | None, typer.Option(help="One task; default: all.")] = None,
+    stage: Annotated[str, typer.Option(help="Whose text it is of calls about which the check said nothing.")] = "input",
     most_false: Annotated[float | None, typer.Option(help="The share of good texts that may be stopped.")] = None,
     app: App = None,
 ) -> None:
     """Have a check learn from what people said of its verdicts."""
-    labels = guard_labels(check, task=task)
+    where: Any = stage
+    labels = guard_labels(check, stage=where, task=task)
     _, learnt = Application(app).guard(guard).fit({check: labels}, most_false=most_false)
     found = learnt[check]
     out.print(f"{len(labels)} labelled texts; judged on those kept back:", highlight=False)

@@ -58,7 +58,8 @@ def gate(evaluator: Evaluator, least: float, action: Action, how: Mapping[str, A
             f"the evaluator {evaluator.name!r} compares with {needed[0]!r}, which no live call has: gate with one that"
             " judges the output by itself"
         )
-    if inspect.iscoroutinefunction(evaluator.function):
+    function = evaluator.function
+    if any(map(inspect.iscoroutinefunction, (function, type(function).__call__))):
         raise InvalidInput(f"the evaluator {evaluator.name!r} is async: give it to checks.passes(), which awaits")
     why = "it says how good a text is, not how to mend it"
     return EvaluatorCheck(evaluator, float(least), action_of(action, but=("redact", "replace"), why=why), How.of(how))

@@ -45,6 +45,8 @@ class Seen:
     """Around which the guard stands."""
     task: str | None = None
     """The task that the call is about."""
+    records: bool = True
+    """Whether what comes of it is kept; not where a guard is only tried out."""
 
     @property
     def system_prompts(self) -> list[str]:
@@ -68,7 +70,7 @@ class Seen:
     def read(self) -> list[str]:
         """What an answer can rest on, as it was sent: what the model was asked, with what tools gave it; a function's
         arguments. Nothing before."""
-        sent = None if self.call is None else self.call.sent
+        sent = self._sent()
         if sent is None:
             return []
         if sent.dialect is None:
@@ -81,6 +83,13 @@ class Seen:
     def has_read_from_tools(self) -> bool:
         """Whether the model has read what tools gave, at any turn of the conversation."""
         return any(part.type == "tool_call_response" for message in self._asked() for part in message.parts)
+
+    def _sent(self) -> Call | None:
+        if self.call is None:
+            return None
+        answered = ("output", "tool_result" if self.call.dialect is None else "tool_call")
+        # where somebody else has answered, such as a cache, it is as it would have gone on
+        return self.call.sent or (self.call if self.stage in answered else None)
 
     def _asked(self) -> tuple[Message, ...]:
         if self.call is None or self.call.dialect is None:

@@ -37,6 +37,7 @@ _NEGATIONS: Final = frozenset(
     no not none never nobody nothing neither nor without cannot fails failed refuses refused denies denied
     """.split()  # noqa: SIM905  # see above
 )
+_THOUSANDS: Final = re.compile(r",(?=\d{3}(?!\d))")
 _SAY_LITTLE: Final = _FUNCTION | _NEGATIONS
 _SIGNS: Final = {"$": "dollar", "€": "euro", "£": "pound", "%": "percen"}
 _STEM: Final = 6
@@ -118,8 +119,8 @@ class Sources:
         best = max(sorted(candidates), key=found_at)
         covered = found_at(best)[0] / sum(weights.values())
         around = {best - 1, best, best + 1}
-        missing = tuple(word for stem, word in hard.items() if not around & self._holding.get(stem, set()))
-        apart = sum(best not in self._holding.get(stem, set()) for stem in hard) - len(missing)
+        missing = tuple(word for stem, word in hard.items() if not around & places[stem])
+        apart = sum(best not in places[stem] for stem in hard) - len(missing)
         score = covered * _MISSING ** len(missing) * _APART**apart
         if len(_denied(words)) != len(self._denied[best] & {_known_by(word) for word in words}):
             score *= _DENIED
@@ -166,7 +167,7 @@ def grounded(
     """
     if not isinstance(least, (int, float)) or isinstance(least, bool) or not 0 < least <= 1:
         raise InvalidInput(f"least is {least!r}: give a share, more than 0 and at most 1")
-    texts = (sources,) if isinstance(sources, str) else tuple(sources)
+    texts = (sources,) if isinstance(sources, str) or not isinstance(sources, Iterable) else tuple(sources)
     if not all(isinstance(each, str) for each in texts):
         raise InvalidInput(f"grounded(sources=) got {sources!r}: give texts")
     taken = action_of(action, but=("redact", "replace"), why="it finds sentences that can't be mended")
@@ -206,6 +207,6 @@ def _known_by(word: str) -> str:
     if word in _SIGNS:
         return _SIGNS[word]
     if word[-1].isdigit():
-        return word.replace(",", "").replace("−", "-")
+        return _THOUSANDS.sub("", word).replace("−", "-")
     bare = word.lower().replace("’", "'").removesuffix("'s")
     return bare[:_STEM] if len(bare) > _STEM else bare.removesuffix("s") if len(bare) > 3 else bare

@@ -80,7 +80,7 @@ class Guard:
     ) -> Verdict:  # fmt: skip
         """The verdict on one text: a block is a verdict too; to try it out, `record=False` keeps nothing of it. Raises
         `InvalidInput` only for what is no text."""
-        verdict: Verdict = settle(self._checked(text, Seen(stage=stage, tool=tool, task=task), record=record))
+        verdict: Verdict = settle(self._checked(text, Seen(stage=stage, tool=tool, task=task, records=record)))
         return verdict
 
     async def acheck(
@@ -88,7 +88,7 @@ class Guard:
         record: bool = True,
     ) -> Verdict:  # fmt: skip
         """`check`, awaiting; a long text lets the event loop go on meanwhile."""
-        verdict: Verdict = await asettle(self._checked(text, Seen(stage=stage, tool=tool, task=task), record=record))
+        verdict: Verdict = await asettle(self._checked(text, Seen(stage=stage, tool=tool, task=task, records=record)))
         return verdict
 
     def fit(
@@ -103,17 +103,23 @@ class Guard:
         Raises `InvalidInput` for a check that isn't there or has no weights, and for fewer than 25 different texts of
         each kind.
         """
-        if most_false is not None and not 0 <= most_false < 1:
+        is_share = isinstance(most_false, (int, float)) and 0 <= most_false < 1
+        if most_false is not None and not is_share:
             raise InvalidInput(f"most_false is {most_false!r}: give a share, 0 or more and less than 1")
-        mine = {place.check.name: place.check for places in self._places.values() for place in places}
-        unknown = sorted(set(labels) - set(mine))
-        if unknown:
-            raise InvalidInput(f"this guard has no check {unknown[0]!r}: it has {', '.join(sorted(mine)) or 'none'}")
-        learnt = {name: fitted(mine[name], rows, most_false=most_false) for name, rows in labels.items()}
+        mine: dict[str, list[Check]] = {}
+        for place in [place for places in self._places.values() for place in places]:
+            mine.setdefault(place.check.name, []).append(place.check)
+        learnt: dict[str, Fitted] = {}
+        for name, rows in dict(labels).items():
+            if name not in mine:
+                raise InvalidInput(f"this guard has no check {name!r}: it has {', '.join(sorted(mine)) or 'none'}")
+            first, *others = mine[name]
+            if any(getattr(each, "weights", None) != getattr(first, "weights", None) for each in others):
+                raise InvalidInput(f"this guard has checks {name!r} with different weights: fit each in one of its own")
+            learnt[name] = fitted(first, rows, most_false=most_false)
         made = Guard(answer=self.answer, retries=self._retries, budget=self._budget)
         for stage, places in self._places.items():
-            checks = [learnt[p.check.name].check if p.check.name in learnt else p.check for p in places]
-            made._places[stage] = placed(stage, checks)
+            made._places[stage] = placed(stage, [_taught(place.check, learnt) for place in places])
         return made, learnt
 
     def around(self, call: Call) -> Plan:
@@ -164,9 +170,9 @@ class Guard:
             if call.stream:
                 break
             said = call.says(result)
-            verdict, result = yield from self._given(examination, call, result, said)
+            verdict, result = yield from self._given(examination, asked, result, said)
             if verdict is None:
-                came += [(places, text.text, seen) for text in said for places, seen in self._looks_out(call, text)]
+                came += [(places, text.text, seen) for text in said for places, seen in self._looks_out(asked, text)]
                 break
             if not retries:
                 raise Blocked(verdict)
@@ -224,12 +230,12 @@ class Guard:
             result = call.with_output(result, Listener(lambda each: cleaned.get(each, each.text)))
         return None, result
 
-    def _checked(self, text: str, seen: Seen, *, record: bool) -> Generator[Effect, Any, Verdict]:
+    def _checked(self, text: str, seen: Seen) -> Generator[Effect, Any, Verdict]:
         if not isinstance(text, str):
             raise InvalidInput(f"guard.check() got {type(text).__name__}: give it a text")
         if seen.stage not in get_args(Stage):
             raise InvalidInput(f"stage is {seen.stage!r}: choose {', '.join(get_args(Stage))}")
-        verdict, _ = yield from Examination(self._budget, records=record).of(
+        verdict, _ = yield from Examination(self._budget, records=seen.records).of(
             self._places_of(seen), text, seen, (*_OUT, "after")
         )
         return verdict
@@ -262,6 +268,12 @@ class Guard:
         if not any(each.how.run != "before" for places in self._places.values() for each in places):
             return []
         return [(places, said.text, seen) for said in call.asks() for places, seen in self._looks_in(call, said)]
+
+
+def _taught(check: Any, learnt: Mapping[str, Fitted]) -> Check:
+    found: Any = learnt.get(check.name)
+    taught: Check = replace(check, weights=found.check.weights) if found is not None and found.is_better else check
+    return taught
 
 
 def _as_json(call: Call) -> str:

@@ -77,14 +77,17 @@ def fitted(check: Any, labelled: Sequence[Labelled], *, most_false: float | None
     `most_false` is stopped. Raises `InvalidInput` for a check without weights, and for too few texts.
 
     Judged in five parts, the same text always in one. "Better" is a larger mean of recall and of the share of good
-    texts that pass, by more than chance would have it (`paired_difference`, p at most .05); or false alarms that may
-    be as few as `most_false`, by their 95 % interval, where they couldn't.
+    texts that pass, by more than chance would have it (`paired_difference`, p at most .05); or false alarms that may be
+    as few as `most_false`, by their 95 % interval, where they couldn't. What finds no more than it is wrong about, by
+    the same, is never better.
     """
     weights = getattr(check, "weights", None)
     if not isinstance(weights, Weights):
         name = getattr(check, "name", check)
         raise InvalidInput(f"{name!r} has no weights that could learn: injection, labelled and toxicity have")
-    texts, labels = [each.text for each in labelled], [each.is_bad for each in labelled]
+    if not all(isinstance(each, Labelled) and isinstance(each.text, str) for each in labelled):
+        raise InvalidInput("fit() takes Labelled texts: loopkit.guard_labels() gives them")
+    texts, labels = [each.text for each in labelled], [bool(each.is_bad) for each in labelled]
     parts = _parts(texts, labels)
     of_part = {
         part: Weights.fit(*_those(texts, labels, [each != part for each in parts]), start=weights)
@@ -103,7 +106,8 @@ def fitted(check: Any, labelled: Sequence[Labelled], *, most_false: float | None
     before, after = _hits(was, labels), _hits(flags, labels)
     is_larger = gain.difference > 0 and gain.p_value <= _ALPHA
     keeps_to = most_false is not None and after.least_false <= most_false < before.least_false
-    if not (is_larger or keeps_to):
+    finds = wilson(after.found, after.bad)[0] > wilson(after.false, after.good)[1]
+    if not (finds and (is_larger or keeps_to)):
         return Fitted(check=check, is_better=False, before=before, after=after)
     threshold = _threshold(told, labels, most_false)
     learnt = Weights.fit(texts, labels, threshold=threshold, fewest=weights.fewest, start=weights)

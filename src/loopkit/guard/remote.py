@@ -110,11 +110,13 @@ class ModelCheck:
             given = _posted(f"{self.url}/chat/completions", body, self.headers, self.how.timeout)
             answer = str(given["choices"][0]["message"]["content"] or "")
         except Exception as error:
-            record_model_call(**told, started_at=began, error=error)
+            if seen.records:
+                record_model_call(**told, started_at=began, error=error)
             raise
         usage: Any = given.get("usage") or {}
         counts = {"input_tokens": usage.get("prompt_tokens"), "output_tokens": usage.get("completion_tokens")}
-        record_model_call(**told, started_at=began, output=answer, usage=counts)
+        if seen.records:
+            record_model_call(**told, started_at=began, output=answer, usage=counts)
         wrong = self.read(answer)
         return None if wrong is None else Trip(self.action, wrong)
 
@@ -229,7 +231,7 @@ def _judgement(said: str) -> str | None:
             found.append(value)
         at = said.find("{", end)
     judgements = [each for each in found if "keeps_rule" in each]
-    if len(judgements) != 1 or judgements[0]["keeps_rule"] not in (True, False):
+    if len(judgements) != 1 or said.count('"keeps_rule"') != 1 or judgements[0]["keeps_rule"] not in (True, False):
         raise ValueError("it didn't say, once, whether the rule is kept")
     told = judgements[0]
     return None if told["keeps_rule"] else f"the judge: {str(told.get('reason') or 'no reason given')[:300]}"
@@ -252,7 +254,7 @@ def _verdict(said: Any) -> Trip | None:
 
 
 def _posted(url: str, body: Any, headers: Mapping[str, str], timeout: float | None) -> Any:
-    """What is answered, as JSON, in so many seconds all in all."""
+    """What is answered, as JSON. No wait is longer than the timeout, and its body takes no longer in all."""
     import httpx
 
     client = _clients.get((os.getpid(), url))
@@ -283,7 +285,7 @@ def _check(name: str, url: str) -> None:
         raise InvalidInput(f"name is {name!r}: give a text")
     try:
         parts = urlsplit(url)
-        is_one = parts.scheme in ("http", "https") and bool(parts.hostname)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except (ValueError, AttributeError, TypeError):
         is_one = False
     if not is_one:

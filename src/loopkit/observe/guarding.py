@@ -22,7 +22,9 @@ _INSTRUCT: Final = ("system", "developer")
 _SPOKE: Final = ("assistant", "model")
 
 
-def guard_labels(check: str, *, task: str | None = None, store: Store | None = None) -> list[Labelled]:
+def guard_labels(
+    check: str, *, stage: Stage = "input", task: str | None = None, store: Store | None = None
+) -> list[Labelled]:
     """What people said of a check's verdicts: texts that it should have found something in, and others.
 
     A verdict is feedback under the name `guard.<check>`; whoever sees that it was wrong says so under the same name, of
@@ -30,7 +32,9 @@ def guard_labels(check: str, *, task: str | None = None, store: Store | None = N
 
         loopkit.feedback(call_id, "guard.injection", "allow", source="reviewer")
 
-    Of several statements a reviewer's counts, then a user's, then the last. Calls whose content wasn't kept have none.
+    The text is the one that the check looked at, as its verdict says; of calls about which it said nothing, that of
+    `stage`. Of several statements a reviewer's counts, then a user's, then the last. Calls whose content wasn't kept
+    have none.
     """
     store = store or open_store()
     said: dict[str, Feedback] = {}
@@ -46,7 +50,7 @@ def guard_labels(check: str, *, task: str | None = None, store: Store | None = N
         statement = said.get(span.id)
         if statement is None:
             continue
-        text = "\n\n".join(text for text, _ in texts_of(span, stages.get(span.id, "input")))
+        text = "\n\n".join(text for text, _ in texts_of(span, stages.get(span.id, stage)))
         if text.strip():
             found.append(Labelled(text=text, is_bad=bool(_is_bad(statement)), span=span.id))
     return found
@@ -136,9 +140,10 @@ def _calls(spans: Iterable[Span]) -> list[Span]:
     listed = list(spans)
     with_models = {span.trace_id for span in listed if span.model_call is not None}
     ids = {span.span_id for span in listed}
+    models = {span.span_id for span in listed if span.model_call is not None}
     return [
         span for span in listed
-        if span.model_call is not None
+        if (span.model_call is not None and span.parent_id not in models)  # below one are those that a check made
         or (span.trace_id not in with_models and span.kind != "guardrail" and span.parent_id not in ids)
     ]  # fmt: skip
 
