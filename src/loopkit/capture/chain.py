@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 
 from loopkit import _host
 from loopkit.capture.breaker import Breaker
-from loopkit.capture.dialects._content import Change, Listener, Said, changed_texts, mapping
+from loopkit.capture.dialects._content import Said, changed_texts, heard, mapping
 from loopkit.capture.dialects._protocol import Dialect
 from loopkit.errors import LoopkitError
 from loopkit.types import Kind
@@ -44,13 +44,13 @@ class Call:
 
     def asks(self) -> list[Said]:
         """The texts that the model or function is about to read, each with what it is."""
-        return _listened(self.with_input)
+        return heard(self.with_input)
 
     def says(self, result: Any) -> list[Said]:
         """The texts that came back, each with what it is."""
         if self.dialect is not None:
-            return _listened(partial(self.dialect.hear, result))
-        return _listened(partial(changed_texts, result))
+            return heard(partial(self.dialect.hear, result))
+        return heard(partial(changed_texts, result))
 
     def with_input(self, change: Callable[[str], str]) -> Call:
         """The call with those texts changed."""
@@ -78,17 +78,6 @@ class Call:
         if self.dialect is not None:
             return self.dialect.with_output(result, change)
         return changed_texts(result, change)
-
-
-def _listened(change_all: Callable[[Change], object]) -> list[Said]:
-    found: list[Said] = []
-
-    def hear(said: Said) -> str:
-        found.append(said)
-        return said.text
-
-    change_all(Listener(hear))
-    return found
 
 
 @dataclass(frozen=True, slots=True)

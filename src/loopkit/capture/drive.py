@@ -101,7 +101,7 @@ async def adrive(plan: Plan, send: Callable[[Call], Awaitable[Any]], left: Left 
                 step = plan.send(result)
     except StopIteration as done:
         return done.value
-    except (Interrupt, _Stopped) as error:
+    except Interrupt as error:  # no coroutine raises a StopIteration
         _give_up(came, left)
         raise error.error from None
     except BaseException:

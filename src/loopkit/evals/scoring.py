@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from loopkit.errors import InvalidInput
-from loopkit.evals.gating import EvaluatorCheck, gate
-from loopkit.guard.check import Action
+from loopkit.evals.gating import EvaluatorCheck
+from loopkit.guard.check import Action, How, action_of
 from loopkit.types import Example, Score
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from loopkit.guard.check import Options
 
 _GIVEN = ("input", "inputs", "output", "outputs", "expected", "reference_outputs", "example")
+_EXPECTED = ("expected", "reference_outputs")
 
 
 class Evaluator:
@@ -27,10 +28,7 @@ class Evaluator:
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         self.function = function
         self.name = name
-        self.wants = _wanted(function)
-        """Of what it can be given, what it takes."""
-        self.needs = tuple(n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty)
-        """What it takes without a default."""
+        self._wants = _wanted(function)
         self.__doc__ = function.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -43,7 +41,20 @@ class Evaluator:
 
             loopkit.Guard(output=[politeness.at_least(0.7, action="retry")])
         """
-        return gate(self, least, action, how)
+        if not isinstance(least, (int, float)) or isinstance(least, bool) or not math.isfinite(least):
+            raise InvalidInput(f"at_least() got {least!r}: give a number")
+        parameters = inspect.signature(self.function).parameters.values()
+        needed = [each.name for each in parameters if each.name in _EXPECTED and each.default is each.empty]
+        if needed:
+            raise InvalidInput(
+                f"the evaluator {self.name!r} compares with {needed[0]!r}, which no live call has: gate with one that"
+                " judges the output by itself"
+            )
+        if any(map(inspect.iscoroutinefunction, (self.function, type(self.function).__call__))):
+            raise InvalidInput(f"the evaluator {self.name!r} is async: give it to checks.passes(), which awaits")
+        why = "it says how good a text is, not how to mend it"
+        taken = action_of(action, but=("redact", "replace"), why=why)
+        return EvaluatorCheck(self.name, self.score, float(least), taken, How.of(how))
 
     def score(self, output: Any, example: Example) -> Score:
         """The function's result as a `Score`. A function that raises gives a score with `error`, never an exception."""
@@ -52,7 +63,7 @@ class Evaluator:
             "expected": example.expected, "reference_outputs": example.expected, "example": example,
         }  # fmt: skip
         try:
-            return normalise(self.name, self.function(**{name: given[name] for name in self.wants}))
+            return normalise(self.name, self.function(**{name: given[name] for name in self._wants}))
         except Exception as error:  # noqa: BLE001  # an evaluator's failure is a row, not the end of the run
             return Score(name=self.name, error=f"{type(error).__name__}: {error}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, get_
 from loopkit.capture.ambient import ambient
 from loopkit.capture.breaker import Breaker
 from loopkit.capture.chain import Call
-from loopkit.capture.dialects._content import changed_texts, plain_texts
+from loopkit.capture.dialects._content import INSTRUCT, changed_texts, plain_texts
 from loopkit.errors import InvalidInput
 from loopkit.types import Message, Stage
 
@@ -51,7 +51,7 @@ class Seen:
     @property
     def system_prompts(self) -> list[str]:
         """What the model was told by whoever built the application."""
-        return [message.text for message in self._asked() if message.role in _INSTRUCT and message.text]
+        return [message.text for message in self._asked() if message.role in INSTRUCT and message.text]
 
     @property
     def inputs(self) -> Mapping[str, Any]:
@@ -76,7 +76,7 @@ class Seen:
         if sent.dialect is None:
             return [said.text for said in sent.asks() if said.text]
         asked = sent.dialect.asked(sent.request)
-        told = [message for message in asked if message.role not in (*_INSTRUCT, "assistant", "model")]
+        told = [message for message in asked if message.role not in (*INSTRUCT, "assistant", "model")]
         return [text for message in told for part in message.parts for text in plain_texts(part.content)]
 
     @property
@@ -100,9 +100,6 @@ class Seen:
     def user_id(self) -> str | None:
         """Who asks, as `loopkit.context` has it."""
         return ambient().user_id
-
-
-_INSTRUCT: Final = ("system", "developer")
 
 
 ALONE: Final = Seen()

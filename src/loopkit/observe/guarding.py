@@ -7,18 +7,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loopkit.capture.dialects._content import plain_texts
+from loopkit.capture.dialects._content import INSTRUCT, plain_texts, since_the_model_spoke
 from loopkit.guard.examine import GRAVITY
 from loopkit.guard.guard import Guard
 from loopkit.guard.learning import Labelled
 from loopkit.signals.state import held
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
-from loopkit.types import Feedback, Message, Part, Span, Stage, Verdict
+from loopkit.types import Feedback, Part, Span, Stage, Verdict
 from loopkit.wire import names
 
 _TRUST: Final = {"reviewer": 3, "user": 2, "code": 1, "judge": 0, "system": 0}
-_INSTRUCT: Final = ("system", "developer")
 _SPOKE: Final = ("assistant", "model")
 
 
@@ -113,8 +112,9 @@ def texts_of(span: Span, stage: Stage) -> list[tuple[str, str | None]]:
             return [] if value is None else [(json.dumps(value, ensure_ascii=False), span.name)]
         return [(text, None) for text in plain_texts(value)]
     if stage in ("input", "tool_result"):
-        turns = _since_the_model_spoke(call.input)
-        parts = [part for message in turns if message.role not in _INSTRUCT for part in message.parts]
+        turns = [{"role": "assistant" if message.role in _SPOKE else message.role} for message in call.input]
+        asked = [call.input[at] for at in since_the_model_spoke(turns)]
+        parts = [part for message in asked if message.role not in INSTRUCT for part in message.parts]
         wanted = ("tool_call_response",) if stage == "tool_result" else ("text", "tool_call_response")
         return [(text, part.name) for part in parts if part.type in wanted for text in plain_texts(part.content)]
     parts = [part for message in call.output for part in message.parts]
@@ -170,11 +170,6 @@ def _weight(event: Feedback) -> tuple[int, int, str]:
 
 def _gravity(action: str) -> int:
     return GRAVITY.get(action, 0)
-
-
-def _since_the_model_spoke(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    last = max((n for n, message in enumerate(messages) if message.role in _SPOKE), default=-1)
-    return messages[last + 1 :]
 
 
 def _arguments(part: Part) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from loopkit.types import Message, Part
 
@@ -20,6 +20,10 @@ class Said(NamedTuple):
     text: str
     of: Whose = "words"
     tool: str | None = None
+
+
+INSTRUCT: Final = ("system", "developer")
+"""The roles of whoever built the application."""
 
 
 class Listener:
@@ -137,8 +141,20 @@ def as_tool_turn(message: Message) -> Message:
     return replace(message, role="tool") if message.parts and all_results else message
 
 
+def heard(change_all: Callable[[Change], object]) -> list[Said]:
+    """What something would change, in order, each with what it is."""
+    found: list[Said] = []
+
+    def hear(said: Said) -> str:
+        found.append(said)
+        return said.text
+
+    change_all(Listener(hear))
+    return found
+
+
 def texts_in(change_all: Callable[[Callable[[str], str]], object]) -> list[str]:
-    """The texts that something would change, in order."""
+    """The texts that something would change, in order. A tool's call is several here, and one to a `Listener`."""
     said: list[str] = []
 
     def see(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from loopkit.capture.dialects._content import Whose
+from loopkit.capture.dialects._content import Change, Whose, heard
 from loopkit.types import Kind, Message, ModelCall, Variant
 
 Request = Mapping[str, Any]
@@ -81,6 +81,11 @@ class Piece(NamedTuple):
     """Where it is known: it need not be said again."""
     is_whole: bool = False
     """Whether it is the whole text once more, at its end."""
+
+
+def whole_pieces(change_all: Callable[[Change], object]) -> list[Piece]:
+    """What something would change, as texts that are there as a whole."""
+    return [Piece((), said.text, said.of, said.tool, is_whole=True) for said in heard(change_all)]
 
 
 @runtime_checkable

@@ -6,11 +6,10 @@ Shapes: https://docs.anthropic.com/en/api/messages
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from loopkit.capture.dialects._content import (
-    Listener,
-    Said,
     as_tool_turn,
     change_within,
     changed,
@@ -25,7 +24,7 @@ from loopkit.capture.dialects._content import (
     some,
     total,
 )
-from loopkit.capture.dialects._protocol import Piece
+from loopkit.capture.dialects._protocol import Piece, whole_pieces
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
@@ -125,14 +124,7 @@ class Messages:
         found = _piece(chunk)
         if found is not None:
             return [found[0]]
-        others: list[Piece] = []
-
-        def hear(said: Said) -> str:
-            others.append(Piece((), said.text, said.of, said.tool, is_whole=True))
-            return said.text
-
-        _visit(chunk, Listener(hear))
-        return others
+        return whole_pieces(partial(_visit, chunk))
 
     def ended(self, chunk: Any) -> list[Any]:
         """See `Streaming.ended`."""

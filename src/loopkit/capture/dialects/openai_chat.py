@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from loopkit.capture.dialects._content import (
+    INSTRUCT,
     NOT_SAID,
     Listener,
     change_within,
@@ -43,7 +44,6 @@ _PARAMETERS = {
     "presence_penalty": "presence_penalty",
     "n": "choice.count",
 }
-_INSTRUCTS = ("system", "developer", "assistant")
 _OTHER_TEXTS = ("refusal", "reasoning_content", "reasoning")
 _FINISH = {"tool_calls": "tool_call", "function_call": "tool_call"}
 _NOT_PARAMETERS = frozenset(("messages", "model", "tools", "stream", "stream_options"))
@@ -100,7 +100,7 @@ class Chat:
         messages = list(sequence(request.get("messages")))
         for index in since_the_model_spoke(messages):
             role = messages[index].get("role")
-            if role not in _INSTRUCTS:
+            if role not in (*INSTRUCT, "assistant"):
                 said = for_tool(change, "tool_result") if role in ("tool", "function") else change
                 messages[index] = {**messages[index], "content": changed(messages[index].get("content"), said)}
         return {**request, "messages": messages}

@@ -6,11 +6,11 @@ Shapes: https://platform.openai.com/docs/api-reference/responses
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from loopkit.capture.dialects._content import (
-    Listener,
-    Said,
+    INSTRUCT,
     Whose,
     change_within,
     changed,
@@ -23,7 +23,7 @@ from loopkit.capture.dialects._content import (
     sequence,
     some,
 )
-from loopkit.capture.dialects._protocol import Piece
+from loopkit.capture.dialects._protocol import Piece, whole_pieces
 from loopkit.capture.dialects.openai_chat import change_text
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
@@ -94,7 +94,7 @@ class Responses:
             turn = mapping(item)
             if _is_the_models(turn):
                 break
-            if turn.get("role") not in ("system", "developer"):
+            if turn.get("role") not in INSTRUCT:
                 items[index] = changed(item, change)
         return {**prompted, "input": items} if "input" in request else prompted
 
@@ -123,14 +123,7 @@ class Responses:
         if _is_delta(chunk):
             of: Whose = "tool_call" if chunk.type.startswith(_TOOL_DELTAS) else "words"
             return [Piece((_channel(chunk),), chunk.delta, of)]
-        found: list[Piece] = []
-
-        def hear(said: Said) -> str:
-            found.append(Piece((), said.text, said.of, said.tool, is_whole=True))
-            return said.text
-
-        _visit(chunk, Listener(hear))
-        return found
+        return whole_pieces(partial(_visit, chunk))
 
     def ended(self, chunk: Any) -> list[Any]:
         """See `Streaming.ended`."""
