@@ -91,9 +91,11 @@ def test_refusals_are_one_word(stored: MemorySink, caplog: pytest.LogCaptureFixt
     expired = loopkit.feedback_token("order:1", ["thumbs"], expires=1e-9)
     time.sleep(1.1)
     claims, _, signature = token.partition(".")
-    forged = [f"{claims[:-2]}xx.{signature}", f"{claims}.{signature[:-2]}AA", "", "a.b", "é.é", 5, None, [], "x" * 5000]
+    other = "B" if signature[-2] == "A" else "A"
+    forged = [f"{claims[:-2]}xx.{signature}", f"{claims}.{signature[:-2]}{other}A"]
+    strange: list[object] = ["", "a.b", "é.é", 5, None, [], "x" * 5000]
     with caplog.at_level(logging.INFO, logger="loopkit"):
-        for one in forged:
+        for one in (*forged, *strange):
             answer = post(one, headers=here)
             assert (answer.status_code, answer.json()) == (401, {"error": "invalid_token"}), one
         cases: list[tuple[httpx.Response, int, str]] = [
