@@ -299,11 +299,19 @@ class Cache:
         yield
 
 
-def test_an_answer_that_nobody_was_asked_for_is_held_against_the_sources_too() -> None:
-    guard = loopkit.Guard(output=[checks.grounded(action="block")])
+def test_an_answer_that_nobody_was_asked_for_is_held_against_the_call_too() -> None:
+    judged: list[object] = []
+
+    @loopkit.evaluator
+    def is_seen(input: object) -> bool:
+        judged.append(input)
+        return True
+
+    guard = loopkit.Guard(output=[is_seen.at_least(1), checks.grounded(action="block")])
     plan = compose((guard, Cache()), Call(task=None, request={"documents": [SOURCE]}))
     with pytest.raises(loopkit.Blocked):
         next(plan)
+    assert judged == [{"documents": [SOURCE]}]
 
 
 # languages

@@ -57,7 +57,7 @@ class Seen:
     def inputs(self) -> Mapping[str, Any]:
         """What an evaluator is given: what a function was called with, by name, or a model's `messages`, as it was
         sent; nothing before."""
-        sent = None if self.call is None else self.call.sent
+        sent = self._sent()
         if sent is None:
             return {}
         if sent.dialect is None:
