@@ -19,7 +19,7 @@ ROOT = Path(loopkit.__file__).parent
 FLOORS = {
     "errors": 0, "types": 0, "_version": 0, "_json": 0,
     "config": 1, "_host": 1, "_extras": 1, "_ids": 1, "_plugins": 1, "_words": 1, "_pseudonyms": 1, "_secrets": 0,
-    "wire": 1, "detect": 1, "prompts": 1, "statistics": 1,
+    "_prices": 1, "wire": 1, "detect": 1, "prompts": 1, "statistics": 1,
     "capture": 2,
     "signals": 3, "guard": 3, "route": 3, "store": 3, "export": 3,
     "observe": 4, "datasets": 4, "imports": 4,

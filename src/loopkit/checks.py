@@ -10,7 +10,7 @@ from loopkit.guard.injection import injection
 from loopkit.guard.languages import language
 from loopkit.guard.leaks import canary, leakage
 from loopkit.guard.likeness import labelled, similar, toxicity
-from loopkit.guard.limits import length, rate
+from loopkit.guard.limits import budget, length, rate
 from loopkit.guard.links import exfiltration, urls
 from loopkit.guard.lists import banned, required
 from loopkit.guard.matches import matches
@@ -27,6 +27,7 @@ __all__ = [
     "Trip",
     "Weights",
     "banned",
+    "budget",
     "canary",
     "exfiltration",
     "grounded",

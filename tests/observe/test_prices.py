@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import loopkit
+from loopkit._prices import Price
 from loopkit.errors import InvalidInput
-from loopkit.observe.prices import Price
 from loopkit.testing import MemorySink
 from loopkit.types import ModelCall, Usage
 

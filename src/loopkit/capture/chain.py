@@ -29,6 +29,8 @@ class Call:
     request: Mapping[str, Any]
     dialect: Dialect | None = None
     """None for a decorated function."""
+    provider: str = ""
+    """Who serves the model, by OpenTelemetry's name."""
     stream: bool = False
     kind: Kind = "llm"
     """Of the span."""
@@ -185,7 +187,10 @@ class Cut(Exception):
 
 
 class Filter(Protocol):
-    """What an interceptor does to a stream. Either method may be a generator too, which yields `Begin` and `Join`."""
+    """What an interceptor does to a stream. Either method may be a generator too, which yields `Begin` and `Join`.
+
+    It may also have `close()`, which is called once, when the stream is over: read to its end, stopped, or given up.
+    """
 
     def feed(self, chunk: Any) -> list[Any] | Passing:
         """The chunks that may pass on now. Raises `Cut` to stop the stream after them."""
@@ -343,6 +348,12 @@ class _DispensableFilter:
         """See `Filter.end`."""
         return self._passed(lambda inner: inner.end())
 
+    def close(self) -> None:
+        """See `Filter`."""
+        close = getattr(self._inner, "close", None)
+        if close is not None:
+            close()
+
     def _passed(self, ask: Callable[[Filter], list[Any] | Passing]) -> Passing:
         if self._inner is not None:
             try:
@@ -351,6 +362,7 @@ class _DispensableFilter:
                 if isinstance(error, (LoopkitError, Cut)):
                     raise
                 self._owner._failed(error)  # pyright: ignore[reportPrivateUsage]
+                self.close()
                 self._inner = None
             else:
                 for _ in passed:

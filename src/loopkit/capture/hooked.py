@@ -164,7 +164,7 @@ def begin(
             recording = _recording(recorder, Exchange(dialect, provider, bare=False, server=server), request, extra)
             recording.tells = not interceptors
     task = None if recording.live is None else recording.live.task
-    call = Call(task=task, request=request, dialect=dialect, stream=stream)
+    call = Call(task=task, request=request, dialect=dialect, provider=provider, stream=stream)
     return HookedCall(call, recording, interceptors, extra or {}, given)
 
 

@@ -29,6 +29,7 @@ from loopkit.wire import names
 TOLD = otel_context.create_key("loopkit-told")
 """In OpenTelemetry's context: the recording of the model call that is under way here, which tells of it."""
 _shield = _host.Shielded("recording a call")
+_closing = _host.Shielded("telling a filter that its stream is over")
 
 
 class Recording:
@@ -36,6 +37,7 @@ class Recording:
 
     __slots__ = (
         "__weakref__",
+        "_filters",
         "_fold",
         "_is_over",
         "_last",
@@ -79,6 +81,7 @@ class Recording:
         self._told_as = told_as
         """The id of somebody else's span for the same call, which is read in."""
         self._fold: Fold | None = None
+        self._filters: tuple[Filter, ...] = ()
         self._last: int | None = None
         """When the last chunk came."""
         self._left: Any = None
@@ -129,8 +132,21 @@ class Recording:
                 self._read(body, self.exchange)
         self._finish()
 
+    def closes(self, filters: tuple[Filter, ...]) -> None:
+        """Tell these when the stream is over."""
+        self._filters = filters
+
+    def _close_filters(self) -> None:
+        filters, self._filters = self._filters, ()
+        for each in filters:
+            close = getattr(each, "close", None)
+            with _closing:
+                if close is not None:
+                    close()
+
     def raised(self, error: BaseException) -> None:
         """The call failed, or was cancelled; what had come of a stream is kept."""
+        self._close_filters()
         left, self._left = self._left, None
         if left is not None:
             left.add_done_callback(partial(self._ended_alone, error))
@@ -197,18 +213,21 @@ class Recording:
 
     def ended(self) -> None:
         """The stream came to its end."""
+        self._close_filters()
         if self.live is not None:
             self._keep_partial()
             self._finish()
 
     def abandoned(self) -> None:
         """The stream was closed, dropped or garbage-collected before its end."""
+        self._close_filters()
         if self.live is not None:
             self._keep_partial()
             self._finish(cancelled=True)
 
     def dropped(self) -> None:
         """Nobody can read the rest any more, since when is not known: it ended with its last chunk."""
+        self._close_filters()
         if self.live is not None:
             self._keep_partial()
             self._finish(cancelled=True, at=self._last)
@@ -334,7 +353,7 @@ def _received(recording: Recording, received: Callable[[Any], Any], result: Any)
         raise
 
 
-_closing: set[Any] = set()
+_tasks: set[Any] = set()
 """The loop itself holds its tasks weakly."""
 
 
@@ -345,8 +364,8 @@ def close_stream(answer: Any) -> bool:
     close = getattr(answer, "close", None) or getattr(answer, "aclose", None)
     closing = close() if callable(close) else None
     if inspect.isawaitable(closing):
-        _closing.add(task := asyncio.ensure_future(closing))
-        task.add_done_callback(_closing.discard)
+        _tasks.add(task := asyncio.ensure_future(closing))
+        task.add_done_callback(_tasks.discard)
     return True
 
 

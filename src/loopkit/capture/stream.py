@@ -25,6 +25,7 @@ class RecordedIterator:
         self._recording = recording
         self._filters = filters
         self._close = close
+        recording.closes(filters)
         self._ready: deque[Any] = deque()
         self._ended = False
         self._error: BaseException | None = None

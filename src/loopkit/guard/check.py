@@ -109,7 +109,9 @@ class Check(Protocol):
     """One question about one text. It may be async, and a method `check(text)` will do.
 
     It may also have `how` (see `How`), and, for streams, a `window`, or `find(text)`, `open_at(text, start)`,
-    `why(found)` and `action` (see `SpanCheck`); without them it is asked about a text as a whole. Provisional.
+    `why(found)` and `action` (see `SpanCheck`); without them it is asked about a text as a whole. With `once_a_call` it
+    is asked about a call, not about its texts, at the stage "input". With `used` it is told what models used (see
+    `Meter`). Provisional.
     """
 
     @property
@@ -200,6 +202,8 @@ class Placed:
     on_error: OnError
     is_async: bool
     takes_seen: bool
+    is_of_calls: bool = False
+    """Whether it is asked once a call."""
     breaker: Breaker = field(default_factory=Breaker)
 
     @property
@@ -242,7 +246,8 @@ def _placed(stage: str, check: Any) -> Placed:
     _check_reach(check, action)
     if stage in ("input", "tool_result") and action == "retry":
         raise InvalidInput(f"{check.name} can't have a model try again at {stage}: choose another action there")
-    return Placed(check, how, on_error, inspect.iscoroutinefunction(check.check), _takes_two(check.check))
+    is_of_calls = stage == "input" and getattr(check, "once_a_call", False)
+    return Placed(check, how, on_error, inspect.iscoroutinefunction(check.check), _takes_two(check.check), is_of_calls)
 
 
 def _check_reach(check: Any, action: Any) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, get_args
 
+from loopkit import _host
+from loopkit.capture.ambient import ambient
 from loopkit.capture.chain import Call, Effect, Filter, Interrupt, Plan
 from loopkit.capture.dialects._content import Listener, Said
 from loopkit.capture.dialects._protocol import Streaming
@@ -17,9 +19,11 @@ from loopkit.guard.examine import Examination, Tripped, error_of, stop
 from loopkit.guard.filters import ChunkStream, TextStream, WholeStream
 from loopkit.guard.gate import Looks
 from loopkit.guard.learning import Fitted, Labelled, fitted
+from loopkit.guard.metering import Meter, Metered, tell
 from loopkit.types import Stage, Verdict
 
 NO_ANSWER: Final = object()
+_counting = _host.Shielded("counting what a call used")
 _OUT: Final = ("before", "parallel")
 """How checks run of what comes back: those that are parallel are asked beside each other."""
 
@@ -65,6 +69,7 @@ class Guard:
             "tool_call": placed("tool_call", tool_call),
             "tool_result": placed("tool_result", tool_result),
         }
+        self._meters = _meters(self._places)
         self.answer = answer
         self._retries = retries
         self._budget = budget
@@ -72,7 +77,7 @@ class Guard:
     @property
     def sees_output(self) -> bool:
         """See `Interceptor`."""
-        return bool(self._places["output"] or self._places["tool_call"])
+        return bool(self._places["output"] or self._places["tool_call"] or self._meters)
 
     def check(
         self, text: str, *, stage: Stage = "input", tool: str | None = None, task: str | None = None,
@@ -120,6 +125,7 @@ class Guard:
         made = Guard(answer=self.answer, retries=self._retries, budget=self._budget)
         for stage, places in self._places.items():
             made._places[stage] = placed(stage, [_taught(place.check, learnt) for place in places])
+        made._meters = _meters(made._places)
         return made, learnt
 
     def around(self, call: Call) -> Plan:
@@ -133,6 +139,10 @@ class Guard:
 
     def filter(self, call: Call) -> Filter | None:
         """See `Interceptor`."""
+        checked, meters = self._checking_filter(call), self._meters_of(call)
+        return Metered(checked, meters, call, ambient().user_id) if meters else checked
+
+    def _checking_filter(self, call: Call) -> Filter | None:
         stages: tuple[Stage, ...] = ("output", "tool_result" if call.kind == "tool" else "tool_call")
         if not any(self._places[stage] for stage in stages):
             return None
@@ -155,16 +165,19 @@ class Guard:
     def _guarded(self, call: Call) -> Plan:
         examination = Examination(self._budget)
         asked = yield from self._passed(examination, call)
-        came = self._texts_in(asked)
+        came = self._looked_at(asked)
         beside = yield from examination.begin_beside(came)
         retries = self._retries
         while True:
             try:
                 result = yield asked
             except Interrupt as interrupt:
+                self._count(asked, {})
                 if not isinstance(interrupt.error, Tripped) or interrupt.running not in [b.running for b in beside]:
                     raise
                 raise error_of(interrupt.error.verdict) from None
+            if not call.stream:
+                self._count(asked, result)
             yield from examination.join_beside(beside)
             beside = []
             if call.stream:
@@ -181,8 +194,21 @@ class Guard:
         yield from examination.ask_after(came)
         return result
 
+    def _meters_of(self, call: Call) -> list[Meter]:
+        counted = [] if call.dialect is None else [each for each in self._meters if each.looks_at(call.task)]
+        return [each.check for each in counted if isinstance(each.check, Meter)]
+
+    def _count(self, call: Call, response: Any) -> None:
+        meters = self._meters_of(call)
+        if meters:
+            with _counting:
+                tell(meters, call, response, ambient().user_id)
+
     def _passed(self, examination: Examination, call: Call) -> Generator[Effect, Any, Call]:
         """The call as it goes on, where it may."""
+        for places, seen in self._looks_once(call):
+            verdict, _ = yield from examination.of(places, "", seen)
+            stop(verdict)
         cleaned: dict[Said, str] = {}
         for said in dict.fromkeys(call.asks()) if self._looks_in(call, Said("", "tool_result")) else ():
             text = said.text
@@ -257,17 +283,31 @@ class Guard:
     def _looks(self, call: Call, tool: str | None, stages: Iterable[Stage]) -> Looks:
         tool = tool or (call.name if call.kind == "tool" else None)
         seen = [Seen(stage=each, tool=tool, call=call, task=call.task) for each in stages if self._places[each]]
-        return [(places, each) for each in seen if (places := self._places_of(each))]
+        looks = ((tuple(p for p in self._places_of(each) if not p.is_of_calls), each) for each in seen)
+        return [look for look in looks if look[0]]
+
+    def _looks_once(self, call: Call) -> Looks:
+        """Who looks at a call, whatever its texts."""
+        seen = Seen(stage="input", call=call, task=call.task)
+        places = tuple(each for each in self._places_of(seen) if each.is_of_calls)
+        return [(places, seen)] if places else []
 
     def _places_of(self, seen: Seen) -> tuple[Placed, ...]:
         """Its checks, of this stage and task."""
         return tuple(each for each in self._places[seen.stage] if each.looks_at(seen.task))
 
-    def _texts_in(self, call: Call) -> list[tuple[tuple[Placed, ...], str, Seen]]:
+    def _looked_at(self, call: Call) -> list[tuple[tuple[Placed, ...], str, Seen]]:
         """What checks see that look beside the call, or after it."""
         if not any(each.how.run != "before" for places in self._places.values() for each in places):
             return []
-        return [(places, said.text, seen) for said in call.asks() for places, seen in self._looks_in(call, said)]
+        texts = [(places, said.text, seen) for said in call.asks() for places, seen in self._looks_in(call, said)]
+        return [(places, "", seen) for places, seen in self._looks_once(call)] + texts
+
+
+def _meters(places: Mapping[Stage, tuple[Placed, ...]]) -> list[Placed]:
+    """Those that count what models use, each once."""
+    found = {id(each.check): each for placed in places.values() for each in placed if isinstance(each.check, Meter)}
+    return list(found.values())
 
 
 def _taught(check: Any, learnt: Mapping[str, Fitted]) -> Check:

@@ -1,16 +1,20 @@
-"""How long a text may be, and how often somebody may ask."""
+"""How long a text may be, how often somebody may ask, and what it may cost."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from loopkit._prices import Price, cost_of, load_prices
+from loopkit.capture.chain import Call
 from loopkit.errors import InvalidInput
 from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.types import ModelCall, Usage
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,35 +65,68 @@ def length(
     return LengthCheck(action_of(action, but=("redact", "replace"), why=_NO_PLACE), least, most, unit, How.of(how))
 
 
-@dataclass(slots=True)
+class Allowances:
+    """What each user has left of something that comes back evenly: all of it in so many seconds. In this process."""
+
+    def __init__(self, most: float, seconds: float, now: Callable[[], float]) -> None:
+        self.most = most
+        self.seconds = seconds
+        self._now = now
+        self._left: OrderedDict[str | None, tuple[float, float]] = OrderedDict()
+        """Of each user how much was left, and when that was."""
+        self._used: deque[tuple[str | None, float]] = deque()
+        """Not yet taken away. A stream's garbage may be collected amid anything, so that telling takes no lock."""
+        self._lock = threading.Lock()
+
+    def used(self, user: str | None, amount: float) -> None:
+        """Take so much away, whether it is there or not."""
+        self._used.append((user, amount))
+
+    def left(self, user: str | None, *, taking: float = 0.0) -> float:
+        """What was left; `taking` is taken away where it is there."""
+        now = self._now()
+        with self._lock:
+            while self._used:
+                another, amount = self._used.popleft()
+                self._keep(another, self._of(another, now) - amount, now)
+            left = self._of(user, now)
+            self._keep(user, left - taking if left >= taking else left, now)
+        return left
+
+    def wait(self, amount: float) -> float:
+        """Seconds until so much has come back."""
+        return amount * self.seconds / self.most
+
+    def _of(self, user: str | None, now: float) -> float:
+        left, at = self._left.get(user, (self.most, now))
+        return min(left + (now - at) * self.most / self.seconds, self.most)
+
+    def _keep(self, user: str | None, left: float, now: float) -> None:
+        self._left[user] = (left, now)
+        self._left.move_to_end(user)
+        if len(self._left) > _MOST_USERS:
+            self._left.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RateCheck:
     """Lets so many calls a while pass, of each user. Fails closed."""
 
     action: Action
-    calls: int
-    seconds: float
-    now: Callable[[], float]
+    calls: Allowances
     how: How = PLAINLY
     name: str = "rate"
     on_error: OnError = "closed"
-    _left: OrderedDict[str | None, tuple[float, float]] = field(default_factory=OrderedDict)
-    """Of each user how many calls were left, and when that was."""
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    once_a_call: bool = True
 
     def check(self, text: str, seen: Seen = ALONE) -> Trip | None:
         """See `Check.check`."""
-        user, now = seen.user_id, self.now()
-        with self._lock:
-            left, at = self._left.pop(user, (float(self.calls), now))
-            left = min(left + (now - at) * self.calls / self.seconds, float(self.calls))
-            passes = left >= 1
-            self._left[user] = (left - 1 if passes else left, now)
-            if len(self._left) > _MOST_USERS:
-                self._left.popitem(last=False)
-        if passes:
+        left = self.calls.left(seen.user_id, taking=1)
+        if left >= 1:
             return None
-        wait = (1 - left) * self.seconds / self.calls
-        return Trip(self.action, f"more than {self.calls} in {self.seconds:g} s; the next in {wait:.1f} s")
+        wait = self.calls.wait(1 - left)
+        each = f"more than {self.calls.most:g} in {self.calls.seconds:g} s"
+        return Trip(self.action, f"{each}; the next in {wait:.1f} s")
 
 
 def rate(
@@ -100,12 +137,104 @@ def rate(
     now: Callable[[], float] = time.monotonic,
     **how: Unpack[Options],
 ) -> RateCheck:
-    """So many texts in so many seconds, of each user of `loopkit.context(user_id=)`, and of all others together; in
-    this process. A user who was silent may make all of them at once."""
+    """So many calls in so many seconds, of each user of `loopkit.context(user_id=)`, and of all others together; in
+    this process. A user who was silent may make all of them at once. At other stages than "input" it counts texts."""
     if not isinstance(calls, int) or isinstance(calls, bool) or calls < 1:
         raise InvalidInput(f"calls is {calls!r}: give a number, 1 or more")
-    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or seconds <= 0:
-        raise InvalidInput(f"seconds is {seconds!r}: give a number, more than 0")
-    return RateCheck(
-        action_of(action, but=("redact", "replace"), why=_NO_PLACE), calls, float(seconds), now, How.of(how)
-    )
+    action = action_of(action, but=("redact", "replace"), why=_NO_PLACE)
+    return RateCheck(action, Allowances(float(calls), _more_than_none("seconds", seconds), now), How.of(how))
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetCheck:
+    """Lets calls pass while there is something left, of each user. Fails closed."""
+
+    action: Action
+    allowances: Allowances
+    prices: Mapping[str, Price] | None
+    """By model, where dollars are counted; None where tokens are."""
+    how: How = PLAINLY
+    name: str = "budget"
+    on_error: OnError = "closed"
+    once_a_call: bool = True
+
+    def check(self, text: str, seen: Seen = ALONE) -> Trip | None:
+        """See `Check.check`."""
+        if seen.call is not None and (why := self._why_not(seen.call)) is not None:
+            return Trip("flag" if self.how.on_error == "open" else "block", why)
+        mine = self.allowances
+        left = mine.left(seen.user_id)
+        if left > 0:
+            return None
+        spent = f"{mine.most:,.0f} tokens" if self.prices is None else f"{mine.most:g} US dollars"
+        return Trip(self.action, f"{spent} in {mine.seconds:g} s are spent; more in {mine.wait(-left):.1f} s")
+
+    def used(self, call: ModelCall, user: str | None) -> None:
+        """See `Meter`."""
+        if self.prices is None:
+            amount = float((call.usage.input_tokens or 0) + (call.usage.output_tokens or 0))
+        else:
+            amount = self._dollars(call) or 0.0
+        self.allowances.used(user, amount)
+
+    def _why_not(self, call: Call) -> str | None:
+        """Why what this call will use can't be counted."""
+        if call.dialect is None:
+            return "a budget counts what models use: give its guard to loopkit.wrap()"
+        facts = replace(call.dialect.facts(call.provider, call.request, {}), usage=_SOME)
+        if self.prices is not None and self._dollars(facts) is None:
+            return f"no price of {call.provider}'s {facts.model} is known: give budget(prices=)"
+        return None
+
+    def _dollars(self, call: ModelCall) -> float | None:
+        own = self.prices or {}
+        return cost_of(call, {(call.provider, model): price for model, price in own.items()})
+
+
+_SOME: Final = Usage(input_tokens=1, output_tokens=1)
+
+
+def budget(
+    *, seconds: float, tokens: int | None = None, cost: float | None = None,
+    prices: Mapping[str, tuple[float, float]] | None = None, action: Action = "block",
+    now: Callable[[], float] = time.monotonic, **how: Unpack[Options],
+) -> BudgetCheck:  # fmt: skip
+    """So many tokens (of input and output) or US dollars in so many seconds, of each user of
+    `loopkit.context(user_id=)`, and of all others together; in this process. As an input check of a wrapped client.
+
+        guard = loopkit.Guard(input=[checks.budget(cost=0.50, seconds=86_400, prices={"my-model": (0.25, 2.0)})])
+
+    It comes back evenly, and a user who was silent may spend all of it at once. What a call uses is known when it is
+    over: a call goes on while anything is left, and calls that are under way aren't counted yet. A call whose provider
+    doesn't say what it used, as of a stream that was given up, counts a token for four characters. `prices` are US
+    dollars a million tokens of input and of output, by model; without them, those of `loopkit-sdk[prices]`. Of a model
+    without a price no call is made.
+    """
+    if (tokens is None) == (cost is None):
+        raise InvalidInput("budget() takes one of tokens= and cost=: give each a check of its own")
+    action = action_of(action, but=("redact", "replace"), why=_NO_PLACE)
+    most = _more_than_none("tokens", tokens) if cost is None else _more_than_none("cost", cost)
+    allowances = Allowances(most, _more_than_none("seconds", seconds), now)
+    return BudgetCheck(action, allowances, None if cost is None else _prices(prices), How.of(how))
+
+
+def _prices(given: Mapping[str, tuple[float, float]] | None) -> dict[str, Price]:
+    load_prices()
+    known: dict[str, Price] = {}
+    for model, price in dict(given or {}).items():
+        if not (isinstance(price, (tuple, list)) and len(price) == 2 and all(map(_is_dollars, price))):
+            raise InvalidInput(
+                f"the price of {model!r} is {price!r}: give US dollars a million tokens, (input, output)"
+            )
+        known[model] = Price(input=price[0], output=price[1])
+    return known
+
+
+def _is_dollars(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _more_than_none(name: str, value: Any) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise InvalidInput(f"{name} is {value!r}: give a number, more than 0")
+    return float(value)

@@ -6,7 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loopkit.observe.prices import Price, prices, total_cost
+from loopkit._prices import Price
+from loopkit.observe.prices import prices, total_cost
 from loopkit.signals.calls import calls_and_statements, expected_output, outcome
 from loopkit.signals.state import held
 from loopkit.statistics.paired import effective_size, quantile, wilson

@@ -1,54 +1,17 @@
-"""What a model call cost: as the provider said, else by your own prices, else by those of the package genai-prices.
-
-A model that none of them knows has no cost. Costs are worked out when somebody asks, at the desk: prices cost a second
-to load, and can be put right afterwards.
-"""
+"""What recorded calls cost, by prices that can be put right afterwards."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any
 
+from loopkit._prices import Price, cost_of
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
 from loopkit.types import ModelCall, Span, Usage
 
 _KIND = "price"
-_MILLION = 1_000_000
-_PROVIDERS = {
-    "azure.ai.openai": "azure", "azure.ai.inference": "azure", "gcp.gemini": "google", "gcp.vertex_ai": "google",
-    "gcp.gen_ai": "google", "aws.bedrock": "aws", "mistral_ai": "mistral", "x_ai": "x-ai", "moonshot_ai": "moonshotai",
-}  # fmt: skip
-"""genai-prices' names, where they are others than OpenTelemetry's."""
-_FREE = frozenset(("ollama", "llama_cpp", "vllm"))
-"""Nobody sends a bill for these, but somebody pays: no cost is known."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """US dollars a million tokens. What isn't given costs as much as other tokens of its side."""
-
-    input: float
-    output: float
-    cache_read: float | None = None
-    cache_write: float | None = None
-
-    def of(self, usage: Usage) -> float:
-        """What so many tokens cost."""
-        read, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
-        fresh = max((usage.input_tokens or 0) - read - written, 0)
-        dollars = (
-            fresh * self.input
-            + read * (self.input if self.cache_read is None else self.cache_read)
-            + written * (self.input if self.cache_write is None else self.cache_write)
-            + (usage.output_tokens or 0) * self.output
-        )
-        return dollars / _MILLION
 
 
 def cost(span: Span | ModelCall, *, store: Store | None = None) -> float | None:
@@ -58,7 +21,7 @@ def cost(span: Span | ModelCall, *, store: Store | None = None) -> float | None:
     pip install 'loopkit-sdk[prices]'.
     """
     call = span.model_call if isinstance(span, Span) else span
-    return None if call is None else _cost(call, prices(store))
+    return None if call is None else cost_of(call, prices(store))
 
 
 def set_price(
@@ -109,55 +72,9 @@ def total_cost(spans: list[tuple[ModelCall, float]], own: Mapping[tuple[str, str
     for call, weight in spans:
         if call.usage == Usage() and call.cost is None:
             continue
-        one = _cost(call, own)
+        one = cost_of(call, own)
         if one is None:
             return None
         total += one * weight
         known = True
     return total if known else None
-
-
-def _cost(call: ModelCall, own: Mapping[tuple[str, str], Price]) -> float | None:
-    if call.cost is not None:
-        return call.cost
-    if call.usage.input_tokens is None and call.usage.output_tokens is None:
-        return None
-    models = tuple(dict.fromkeys(model for model in (call.model, call.response_model) if model))
-    for model in models:
-        if (call.provider, model) in own:
-            return own[call.provider, model].of(call.usage)
-    if call.provider in _FREE:
-        return None
-    usage = {name: getattr(call.usage, name) for name in Usage.__slots__}
-    counted = tuple((name, count) for name, count in usage.items() if count is not None)
-    kept = (_kept(call.provider, model, counted) for model in reversed(models))
-    return next((found for found in kept if found is not None), None)
-
-
-@functools.lru_cache(maxsize=4096)
-def _kept(provider: str, model: str, usage: tuple[tuple[str, int], ...]) -> float | None:
-    """By genai-prices; a price of nothing for a model that isn't billed by tokens is no price."""
-    if find_spec("genai_prices") is None:
-        return None
-    import genai_prices
-
-    counted = dict(usage)
-    told: dict[str, Any] = {
-        "input_tokens": counted.get("input_tokens"),
-        "output_tokens": counted.get("output_tokens"),
-        "cache_read_tokens": counted.get("cache_read_tokens"),
-        "cache_write_tokens": counted.get("cache_write_tokens"),
-        "input_audio_tokens": counted.get("audio_input_tokens"),
-        "output_audio_tokens": counted.get("audio_output_tokens"),
-    }
-    try:
-        made = genai_prices.calc_price(
-            genai_prices.Usage(**{name: count for name, count in told.items() if count}),
-            model,
-            provider_id=_PROVIDERS.get(provider, provider),
-        )
-    except (LookupError, ValueError):
-        return None
-    if not made.total_price and made.model_price.input_mtok is None:
-        return None
-    return float(made.total_price)

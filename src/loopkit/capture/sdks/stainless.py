@@ -191,8 +191,8 @@ class Hook:
             asked_raw = asked_raw or kind in (object, str, bytes, dict, list) or module.startswith("httpx")
         if asked_raw and any(getattr(each, "sees_output", False) for each in self.interceptors):
             raise InvalidInput(
-                "with_raw_response, with_streaming_response and cast_to can't be used with a guard that checks outputs:"
-                " call create(), or wrap a client of its own without output checks"
+                "with_raw_response, with_streaming_response and cast_to can't be used with a guard that checks outputs"
+                " or counts what they use: call create(), or wrap a client of its own without"
             )
 
 
