@@ -21,12 +21,14 @@ PARTS = {
     "memory": "Memory",
     "peers": "Others",
     "guard": "Checks on real data",
+    "guard_peers": "Checks on real data, and others'",
     "grounding": "Answers and their sources",
 }
+ON_REQUEST = ("peers", "guard", "guard_peers", "grounding")
 
 
 def main() -> None:
-    """Run and print; `peers`, `guard` and `grounding` only where asked for: they need other packages, or data."""
+    """Run and print; some only where asked for: they need other packages, or data."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", metavar="FILE", help="write the figures here too")
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
@@ -40,7 +42,7 @@ def main() -> None:
     }
     print("Measured: " + ", ".join(f"{name} {value}" for name, value in about.items()) + ".\n")
     found: dict[str, object] = {"about": about}
-    for part in asked.parts or [name for name in PARTS if name not in ("peers", "guard", "grounding")]:
+    for part in asked.parts or [name for name in PARTS if name not in ON_REQUEST]:
         rows = import_module(f"benchmarks.{part}").rows()
         found[part] = rows
         print(markdown(PARTS[part], rows), flush=True)
