@@ -32,7 +32,7 @@ _SPELLED: Final = re.compile(r"(?<!\w)\w(?:[ .*_|-]\w){4,}(?!\w)")
 """Five letters with something between each two."""
 _LETTERS: Final = re.compile(r"(?<!\w)\w(?:[ .*_|-]\w)+(?!\w)")
 _BETWEEN: Final = re.compile(r"[ .*_|-]")
-_BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{16,65536}={0,2}(?![A-Za-z0-9+/=_-])")
+_BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{16,}={0,2}(?![A-Za-z0-9+/=_-])")
 _HEX: Final = re.compile(
     r"(?i)(?<![0-9a-z])(?:0x)?((?:[0-9a-f]{2}[ :]?){8,8192})(?![0-9a-z])|((?:\\x[0-9a-f]{2}){4,8192})"
 )
@@ -40,8 +40,8 @@ _OF_BASE64: Final = classes(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 _OF_HEX: Final = classes(b"0123456789abcdefABCDEF")
 _SIXTEEN: Final = b"\1" * 16
 """The shortest piece of either; searched for in C, since most texts hold neither."""
-_MOST: Final = 8
-"""Pieces that are decoded, at most."""
+_MOST: Final = 64_000
+"""Characters that are decoded, at most, in any number of pieces."""
 _DEPTH: Final = 2
 
 
@@ -70,29 +70,30 @@ def _decoded(text: str) -> Iterator[str]:
         yield said
     if "&" in text and (said := html.unescape(text)) != text:
         yield said
-    found = 0
+    left = _MOST
     encoded = text.encode("utf-8", "surrogatepass")
     for match in _BASE64.finditer(text) if _SIXTEEN in encoded.translate(_OF_BASE64) else ():
-        data = _from_base64(match[0])
+        data = _from_base64(match[0][:left])
         words = None if data is None else _readable(data)
         if words is not None:
-            found += 1
             yield words
-            if found >= _MOST:
-                return
+        left -= len(match[0])
+        if left <= 0:
+            return
     may_hold_hex = "\\x" in text or _SIXTEEN in encoded.translate(_OF_HEX, b" :")
     for match in _HEX.finditer(text) if may_hold_hex else ():
         digits = re.sub(r"[^0-9a-f]", "", (match[1] or match[2].replace("\\x", "")).lower())
         words = _readable(bytes.fromhex(digits)) if len(digits) % 2 == 0 else None
         if words is not None:
-            found += 1
             yield words
-            if found >= _MOST:
-                return
+        left -= len(match[0])
+        if left <= 0:
+            return
 
 
 def _from_base64(text: str) -> bytes | None:
     bare = text.rstrip("=").replace("-", "+").replace("_", "/")
+    bare = bare[: len(bare) - (len(bare) % 4 == 1)]  # where it was cut
     try:
         return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError):

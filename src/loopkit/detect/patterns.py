@@ -40,7 +40,20 @@ class _Pattern:
 def find(text: str, kinds: Iterable[str] = ALL) -> list[Finding]:
     """All findings of these kinds, in order; where two overlap the earlier, then the longer one stays."""
     wanted = set(kinds)
+    text = plain(text)
     return merged([found for pattern in _patterns() if pattern.kind in wanted for found in _matches(pattern, text)])
+
+
+def plain(text: str) -> str:
+    """The text, as long as before, with the spaces and dashes that web pages and word processors write as plain ones."""
+    if text.isascii() or _TYPESET.search(text) is None:
+        return text
+    return _SPACES.sub(" ", _DASHES.sub("-", text))
+
+
+_DASHES = re.compile("[\u2010-\u2015\u2212\ufe58\ufe63\uff0d]")
+_SPACES = re.compile("[\u00a0\u2000-\u200a\u202f\u205f\u3000]")
+_TYPESET = re.compile(r"\d[\u00a0\u2000-\u200a\u2010-\u2015\u202f\u205f\u2212\u3000\ufe58\ufe63\uff0d]\(?\d")
 
 
 def merged(found: list[Finding]) -> list[Finding]:
@@ -243,7 +256,7 @@ def _patterns() -> tuple[_Pattern, ...]:
         ),
         _Pattern(
             "email",
-            re.compile(r"(?<![\w.+-])[A-Za-z0-9_.+%-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"),
+            re.compile(r"(?<![\w.+-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}"),
             ("@",),
         ),
         _Pattern(
@@ -253,5 +266,10 @@ def _patterns() -> tuple[_Pattern, ...]:
             _ibans,
         ),
         _Pattern("card", re.compile(r"(?<!\d)(?<!\d\.)\d(?:[ -]?\d){12,}(?!\.\d)"), (), _cards),
-        _Pattern("phone", re.compile(r"(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,6}(?!\w)"), ("+",), _phones),
+        _Pattern(
+            "phone",
+            re.compile(r"(?<![\w+])\+\d{1,15}(?:(?:[ .-]|(?<=\))|(?=\())\(?\d{1,12}\)?){0,6}(?!\w)"),
+            ("+",),
+            _phones,
+        ),
     )

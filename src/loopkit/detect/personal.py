@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from loopkit.detect.patterns import OTHER_DIGIT, PERSONAL, Finding, classes, find, is_iban, is_luhn, merged
+from loopkit.detect.patterns import OTHER_DIGIT, PERSONAL, Finding, classes, find, is_iban, is_luhn, merged, plain
 
 KINDS: Final = (*PERSONAL, "ssn", "ip", "domain")
 DEFAULT: Final = (*PERSONAL, "ssn", "ip")
@@ -34,8 +35,10 @@ _DOMAIN: Final = re.compile(
 _LONG: Final = re.compile(r"(?<![\w.])\d(?:[ -]?\d){11,18}(?![\w]|\.\d)")
 _CARD: Final = re.compile(r"(?i)\b(?:card|visa|master ?card|amex|maestro|credit|debit|cc|pan)\b[^\d\n]{0,40}\Z")
 _NUMBER: Final = re.compile(
-    r"(?<![\w.,/+$€£%:-])(?:\(?\+?\d{1,4}\)?[ .-]{0,2}){2,6}\d{0,4}(?:\s?(?:x|ext\.?)\s?\d{1,6})?(?![\w%/:]|[.,-]\d)"
+    r"(?<![\w./+$€£%-])(?<!\d[,:])\(?\+?\d{1,15}\)?(?:(?:[ .-]{1,2}|(?<=\))|(?=\())\(?\+?\d{1,15}\)?){0,6}"
+    r"(?:\s?(?:x|ext\.?)\s?\d{1,6})?(?![\w%/:]|[.,-]\d)"
 )
+"""Between two groups of digits something has to stand: a run of digits could be cut into groups in thousands of ways."""
 _NANP: Final = re.compile(
     r"(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[.-]\d{4}(?:\s?(?:x|ext\.?)\s?\d{1,6})?\Z"
 )
@@ -54,6 +57,7 @@ _NEAR: Final = 60
 def personal_in(text: str, kinds: Iterable[str] = DEFAULT) -> list[Finding]:
     """All findings of these kinds, in order; where two overlap the earlier, then the longer one stays."""
     wanted = set(kinds)
+    text = plain(text)
     found = find(text, wanted & {"email"}) if "@" in text else []
     if "domain" in wanted and ("://" in text or "www." in text or "WWW." in text):
         found += [Finding("domain", *match.span()) for match in _DOMAIN.finditer(text)]
@@ -119,11 +123,13 @@ def _cards(text: str) -> Iterator[Finding]:
 
 def _phones(text: str, others: list[Finding]) -> Iterator[Finding]:
     """Numbers that are written as phone numbers are, and those that are called so."""
+    taken = merged(others)
     for match in _NUMBER.finditer(text):
         said = match.group().rstrip(" .-")
         end = match.start() + len(said)
         count = sum(char.isdigit() for char in re.split(r"x|ext", said)[0])
-        if not 7 <= count <= 15 or any(match.start() < other.end and other.start < end for other in others):
+        before = bisect_left(taken, end, key=lambda each: each.start)
+        if not 7 <= count <= 15 or (before and taken[before - 1].end > match.start()):
             continue
         if _NANP.match(said) or (
             not _DATE.fullmatch(said)
