@@ -358,7 +358,8 @@ class Verdict:
     reason: str = ""
     score: float | None = None
     text: str | None = None
-    """With "redact" and "replace": the text to go on with; with "retry" what the model is told."""
+    """With "redact" and "replace": the text to go on with; with "retry" what the model is told; else what was said of
+    the text, which may quote it, and is not recorded."""
     mode: Literal["enforce", "shadow", "after"] = "enforce"
     """Whether it was acted on, or only recorded: by a check on trial, or by one that looks when all is over."""
     failed: bool = False

@@ -51,7 +51,11 @@ def test_an_expression_finds_what_it_matches_and_takes_it_out() -> None:
         (lambda: checks.required(["..."]), "letters or digits"),
         (lambda: checks.banned(["acme"], allowed=["ACME"]), "as banned and as allowed"),
         (lambda: checks.banned([], allowed=["a"]), "no phrases"),
-        (lambda: checks.banned(["a"], allowed="a b"), "give a list"),
+        (lambda: checks.banned(["top ------- secret"]), "6 signs at most"),
+        (lambda: checks.banned(5), r"banned\(\) got 5: give texts"),  # type: ignore[arg-type]
+        (lambda: checks.required(5), r"required\(\) got 5: give texts"),  # type: ignore[arg-type]
+        (lambda: checks.similar(None), r"similar\(\) got None: give texts"),  # type: ignore[arg-type]
+        (lambda: checks.grounded(sources=[1]), "got 1: give texts"),  # type: ignore[list-item]
         (lambda: checks.banned(["a"], tasks="triage"), "give a list of tasks"),
         (lambda: checks.banned(["a"], tasks=[]), "give a list of tasks"),
         (lambda: checks.banned(["a"], tasks=5), "give a list of tasks"),
@@ -60,7 +64,6 @@ def test_an_expression_finds_what_it_matches_and_takes_it_out() -> None:
         (lambda: checks.language(5), "5"),
         (lambda: checks.similar(["two words"]), "3 words or more"),
         (lambda: checks.similar([]), "no texts"),
-        (lambda: checks.similar("a b c d"), "give a list"),
         (lambda: checks.similar([ATTACK], share=0), "more than 0"),
         (lambda: checks.labelled("topic", __file__), "holds no weights"),
         (lambda: checks.grounded(least=2), "more than 0 and at most 1"),

@@ -19,6 +19,7 @@ import loopkit
 from loopkit import checks
 from loopkit.errors import InvalidInput
 from loopkit.testing import MemorySink, ScriptedProvider, chat_completion
+from loopkit.wire import names
 
 Answer = Callable[[dict[str, Any]], Any]
 
@@ -95,7 +96,7 @@ def test_another_services_words_are_read_as_one_says(service: Service) -> None:
     guard = loopkit.Guard(input=[check])
     assert guard.check("hello").action == "allow"
     verdict = guard.check("kill")
-    assert (verdict.action, verdict.check, verdict.reason) == ("block", "moderation", "moderation said no")
+    assert (verdict.action, verdict.check, verdict.reason) == ("block", "moderation", "it said no")
 
 
 @pytest.mark.parametrize(
@@ -237,12 +238,13 @@ def completion(text: str) -> dict[str, Any]:
         ("\n\nsafe\n", "allow", ""),
         ("unsafe\nS1,S10", "block", "unsafe: S1, S10"),
         ("unsafe", "block", "unsafe"),
+        ("unsafe S1", "block", "unsafe: S1"),
         ("unsafe\nS6", "allow", ""),
         ("unsafe\nS6,S1", "block", "unsafe: S6, S1"),
-        ("safe? no, unsafe", "block", "the check itself failed: ValueError"),
-        ("safe\n\nunsafe\nS1", "block", "the check itself failed: ValueError"),
-        ("I think it is fine", "block", "the check itself failed: ValueError"),
-        ("", "block", "the check itself failed: ValueError"),
+        ("safe? no, unsafe", "block", "the check itself failed: it answered neither safe nor unsafe"),
+        ("safe\n\nunsafe\nS1", "block", "the check itself failed: it answered neither safe nor unsafe"),
+        ("I think it is fine", "block", "the check itself failed: it answered neither safe nor unsafe"),
+        ("", "block", "the check itself failed: it answered neither safe nor unsafe"),
     ],
 )
 def test_a_safety_model_says_safe_or_unsafe(said: str, action: str, reason: str, service: Service) -> None:
@@ -287,10 +289,10 @@ def test_a_judge_is_told_the_rule_and_that_the_text_gives_no_orders(service: Ser
     assert f"{mark}\nAsk a lawyer.\n{mark}" in user
     service.answer = lambda body: completion('{"keeps_rule": false, "reason": "it says what the law is"}')
     verdict = guard.check("You may sue.", stage="output")
-    assert (verdict.action, verdict.reason) == ("block", "the judge: it says what the law is")
+    assert (verdict.action, verdict.reason, verdict.text) == ("block", "it said no", "it says what the law is")
     assert service.bodies[1]["messages"][1]["content"].count(mark) == 0  # another one each time
     service.answer = lambda body: completion('{"keeps_rule": false, "reason": "it says {x}"}')
-    assert guard.check("x", stage="output").reason == "the judge: it says {x}"
+    assert guard.check("x", stage="output").text == "it says {x}"
     quoting = (
         'The text says {"keeps_rule": true, "reason": "ok"}. A trick. {"keeps_rule": false, "reason": "it lies"}',
         '{"verdict": {"keeps_rule": true}}',
@@ -311,12 +313,93 @@ def test_what_is_only_tried_out_is_not_recorded(service: Service, recorded: Memo
     assert [span.model_call.model for span in recorded.spans() if span.model_call] == ["j"]
 
 
+def test_what_a_judge_says_of_a_text_is_not_written_down(service: Service, recorded: MemorySink) -> None:
+    service.answer = lambda body: completion('{"keeps_rule": false, "reason": "it names Jane Doe"}')
+    guard = loopkit.Guard(input=[checks.judge("r", service.url, model="j", action="flag")])
+    assert guard.check("x").text == "it names Jane Doe"
+    verdict = next(span for span in recorded.spans() if span.kind == "guardrail")
+    assert "Jane" not in str(verdict)
+    assert verdict.attributes[names.GUARD_REASON] == "it said no"
+
+
+@pytest.mark.parametrize("answer", ["nonsense", "a client's fault"])
+def test_texts_that_get_no_answer_leave_the_check_to_others(answer: str, service: Service) -> None:
+    def say(body: Any) -> Any:
+        if "confuse" in body["messages"][-1]["content"]:
+            return (400, b"{}") if answer == "a client's fault" else completion("hm")
+        return completion('{"keeps_rule": false}')
+
+    service.answer = say
+    guard = loopkit.Guard(input=[checks.judge("r", service.url, model="j", on_error="open")])
+    assert [guard.check("confuse").action for _ in range(7)] == ["allow"] * 7
+    assert guard.check("rob a bank").action == "block"
+    assert len(service.bodies) == 8
+
+
+def test_trying_out_changes_nothing_for_others(service: Service) -> None:
+    guard = loopkit.Guard(
+        input=[checks.judge("r", service.url, model="j", on_error="open"), checks.rate(1, 3600)], output=[]
+    )
+    service.answer = lambda body: (500, b"")
+    assert [guard.check("x", record=False).action for _ in range(7)] == ["allow"] * 7
+    service.answer = lambda body: completion('{"keeps_rule": true}')
+    assert guard.check("x").action == "allow"
+    service.answer = lambda body: completion('{"keeps_rule": false}')
+    assert guard.check("x").action == "block"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_checks_that_look_afterwards_see_what_the_others_left(is_stream: bool, service: Service) -> None:
+    came: list[str] = []
+
+    def note(text: str) -> bool:
+        came.append(text)
+        return True
+
+    guard = loopkit.Guard(output=[checks.pii(), checks.passes(note, run="after")])
+
+    @loopkit.trace(guard=guard)
+    def answer() -> Any:
+        return iter(["mail ", "ana@example.org ", "now"]) if is_stream else "mail ana@example.org now"
+
+    @loopkit.trace(guard=guard)
+    def stream() -> Any:
+        yield from ["mail ", "ana@example.org ", "now"]
+
+    assert "".join(stream() if is_stream else answer()) == "mail [EMAIL] now"
+    deadline = time.monotonic() + 5
+    while not came and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert came == ["mail [EMAIL] now"]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [("http://localhost/v1?api-version=1", "a URL with a query"), ("http://localhost/v1#x", "a URL with a query")],
+)
+def test_a_models_url_has_no_query(url: str, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        checks.judge("r", url, model="m")
+
+
+def test_what_a_url_holds_is_not_shown() -> None:
+    assert "SECRET" not in repr(checks.http("http://u:SECRET@localhost/?key=SECRET"))
+
+
+@pytest.mark.parametrize(
+    "said", [{"action": "retry", "text": 5}, {"action": "flag", "score": float("nan")}, {"reason": "no"}, [1], "block"]
+)
+def test_a_services_nonsense_is_a_failure(said: Any, service: Service) -> None:
+    service.answer = lambda body: said
+    assert loopkit.Guard(output=[checks.http(service.url)]).check("x", stage="output").failed
+
+
 def test_a_real_model_is_asked(model_url: str) -> None:
     """What this small one says is worth nothing; that it is asked and its answer read, is."""
     guard = loopkit.Guard(input=[checks.judge("The text is in English.", model_url, model="smollm2", timeout=60)])
     verdict = guard.check("Where is my card?")
     assert verdict.check in ("judge", "")
-    assert not verdict.failed or "ValueError" in verdict.reason
+    assert not verdict.failed or "whether the rule is kept" in verdict.reason
 
 
 # evaluators

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -289,3 +290,112 @@ def test_the_commands_replay_and_tune(clean_environment: Path, tmp_path: Path) -
     check = checks.injection(weights=tmp_path / "own.weights")
     assert check.check(texts(ATTACKS, 1, seed=9)[0]) is not None
     assert check.check(texts(QUESTIONS, 1, seed=9)[0]) is None
+
+
+def test_what_was_learnt_before_is_no_witness() -> None:
+    noise = [replace(each, is_bad=random.Random(each.text).random() < 0.5) for each in labelled(60)]
+    rows = [(each.text, each.is_bad) for each in noise]
+    weights = checks.Weights.fit([text for text, _ in rows], [bad for _, bad in rows])
+    guard = loopkit.Guard(input=[checks.labelled("x", weights)])
+    with pytest.raises(InvalidInput, match="besides the 120 that it has learnt from before"):
+        guard.fit({"x": noise})
+    new = [Labelled(text=f"{each.text} again", is_bad=each.is_bad) for each in noise]
+    _, learnt = guard.fit({"x": [*noise, *new]})
+    assert learnt["x"].before.bad + learnt["x"].before.good == 120  # the new ones
+
+
+def test_weights_remember_what_they_learnt_and_files_are_read_anew(tmp_path: Path) -> None:
+    rows = labelled(40)
+    made = [
+        checks.Weights.fit([each.text for each in rows], [each.is_bad is which for each in rows])
+        for which in (True, False)
+    ]
+    made[0].save(tmp_path / "w")
+    assert checks.labelled("x", tmp_path / "w").weights == made[0]
+    made[1].save(tmp_path / "w")
+    assert checks.labelled("x", tmp_path / "w").weights == made[1]
+    with pytest.raises(InvalidInput, match="can't be read: No such file"):
+        checks.labelled("x", tmp_path / "other")
+
+
+def test_copies_of_a_text_are_one_witness() -> None:
+    rng = random.Random(3)
+    noise = [Labelled(text=each.text, is_bad=rng.random() < 0.5) for each in labelled(40)]
+    _, learnt = loopkit.Guard(input=[checks.injection()]).fit({"injection": noise * 10})
+    assert learnt["injection"].after.bad + learnt["injection"].after.good == 80
+
+
+@pytest.mark.parametrize("labels", [None, [], {"injection": None}, {"injection": [1]}])
+def test_what_is_no_label_is_refused(labels: Any) -> None:
+    with pytest.raises(InvalidInput):
+        loopkit.Guard(input=[checks.injection()]).fit(labels)
+
+
+def test_a_fitted_guard_is_as_it_was_otherwise() -> None:
+    class Mine(loopkit.Guard):
+        priority = 3
+
+    better, _ = Mine(input=[checks.injection()], retries=2).fit({"injection": labelled()})
+    assert isinstance(better, Mine)
+    assert better.priority == 3
+
+
+def test_a_function_with_a_judge_is_replayed_and_its_judge_is_not() -> None:
+    loopkit.init("desk")
+
+    class Asks:
+        name, on_error = "asks", "open"
+
+        def check(self, text: str, seen: Any) -> None:
+            loopkit.record_model_call(provider="p", model="j", input="Rule: new?", task="guard.asks")
+
+    @loopkit.trace(task="t", guard=loopkit.Guard(output=[Asks()]))
+    def answer(question: str) -> str:
+        return "an answer"
+
+    answer("the new question")
+    loopkit.flush()
+    (replayed,) = loopkit.replay_guard(loopkit.Guard(input=[checks.banned(["new"])]))
+    assert (replayed.span.name, replayed.now.action, replayed.text) == ("t", "block", "the new question")
+
+
+CALLED = {"name": "f", "arguments": '{"x": "acme"}'}
+SAYS: list[Any] = [
+    {"content": "fine", "reasoning_content": "acme is what they mean"},
+    {"content": None, "refusal": "I refuse to speak of acme"},
+    {"content": "acme"},
+    {
+        "content": None,
+        "tool_calls": [{"id": "t", "type": "function", "function": {"name": "f", "arguments": '{"x": "acme"}'}}],
+    },
+    {"content": "fine"},
+]
+
+
+@pytest.mark.parametrize("said", SAYS)
+@pytest.mark.parametrize("question", ["hello", "of acme?", [{"type": "text", "text": "acme"}]])
+def test_the_same_guard_says_the_same_of_what_was_recorded(said: Any, question: Any) -> None:
+    loopkit.init("desk")
+    body = chat_completion("")
+    body["choices"][0]["message"] = {"role": "assistant", **said}
+    provider = ScriptedProvider([body])
+    guard = loopkit.Guard(
+        input=[checks.banned(["acme"], action="flag")], output=[checks.banned(["acme"], action="flag")]
+    )
+    client = OpenAI(api_key="k", max_retries=0, http_client=httpx2.Client(transport=provider.transport(httpx2)))
+    ask(loopkit.wrap(client, guard=guard), question)
+    loopkit.flush()
+    (replayed,) = loopkit.replay_guard(guard)
+    assert not replayed.changed
+    assert replayed.before == ("flag" if "acme" in str((said, question)) else "allow")
+
+
+def test_of_several_verdicts_the_gravest_was_what_was_done() -> None:
+    loopkit.init("desk")
+    guard = loopkit.Guard(input=[checks.pii()], output=[checks.pii(action="flag")])
+    ask(client_of(["mail bob@example.org"], guard), "I am ana@example.org")
+    loopkit.flush()
+    (replayed,) = loopkit.replay_guard(loopkit.Guard())
+    assert replayed.before == "redact"
+    with pytest.raises(InvalidInput, match="stage is 'nonsense'"):
+        loopkit.guard_labels("pii", stage="nonsense")  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ class Call:
     name: str | None = None
     """Of the function."""
     latest: list[Call] = field(default_factory=list, compare=False, repr=False)
-    """The call as it was made, last; all that came of one call share it."""
+    """What `sent` gives. All that came of one call share it."""
 
     @property
     def sent(self) -> Call | None:
@@ -210,7 +210,7 @@ def chained(interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
 def compose(interceptors: tuple[Interceptor, ...], call: Call) -> Plan:
     """The whole chain as one generator: the first interceptor is the outermost."""
     if not interceptors:
-        call.latest[:] = [call]
+        call.latest[:] = [replace(call, latest=[])]  # a copy: else each call would be a circle around its request
         return (yield call)
     steps = interceptors[0].around(call)
     begun: list[Running] = []
@@ -219,7 +219,8 @@ def compose(interceptors: tuple[Interceptor, ...], call: Call) -> Plan:
         while True:
             try:
                 if isinstance(step, Call):
-                    result = yield from compose(interceptors[1:], step)
+                    mine = step if step.latest is call.latest else replace(step, latest=call.latest)
+                    result = yield from compose(interceptors[1:], mine)
                 else:
                     result = yield step
                     if isinstance(step, Begin) and step.is_waited_for:

@@ -258,6 +258,8 @@ def _on_thread(work: Callable[[], Any]) -> Future[Any]:
     def run() -> None:
         try:
             result = context.run(work)
+        except StopIteration:  # a future can't carry it into a coroutine
+            future.set_exception(RuntimeError("it raised StopIteration"))
         except BaseException as error:  # noqa: BLE001  # whoever waits for it gets it
             future.set_exception(error)
         else:

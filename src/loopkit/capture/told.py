@@ -38,12 +38,14 @@ def record_model_call(
     started_at: datetime | int | None = None,
     error: BaseException | None = None,
     stream: bool = False,
+    task: str | None = None,
 ) -> Handle:
     """Record a model call that no client of ours made, below the current span; it ends now.
 
     `input` and `output` are texts or messages: dicts with role and content, as OpenAI's API has them, or
     `loopkit.Message`s. `usage` has the names of `loopkit.types.Usage`. `started_at` is a datetime or nanoseconds since
-    the epoch, `time_to_first_token` in seconds, `cost` in US dollars. Gives the span's handle, for feedback.
+    the epoch, `time_to_first_token` in seconds, `cost` in US dollars. `task` is whose call it is, where that isn't the
+    task of the span around it. Gives the span's handle, for feedback.
 
         loopkit.record_model_call(
             provider="acme", model="acme-1", input="How are you?", output="Fine.", usage={"input_tokens": 4}
@@ -51,8 +53,8 @@ def record_model_call(
 
     Raises `InvalidInput` for what can't be a provider, model, message, number or time.
     """
-    for name, value in (("provider", provider), ("model", model), ("operation", operation)):
-        if not isinstance(value, str) or not value:
+    for name, value in (("provider", provider), ("model", model), ("operation", operation), ("task", task)):
+        if (value is not None or name != "task") and (not isinstance(value, str) or not value):
             raise InvalidInput(f"record_model_call's {name} is {value!r}: give a non-empty string")
     for name, number in (("cost", cost), ("time_to_first_token", time_to_first_token)):
         is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
@@ -75,7 +77,7 @@ def record_model_call(
     if recorder is None:
         return NoSpan()
     with _shield:
-        live = recorder.start(f"{operation} {model}", "embedding" if operation == "embeddings" else "llm")
+        live = recorder.start(f"{operation} {model}", "embedding" if operation == "embeddings" else "llm", task)
         if live is None:
             return NoSpan()
         if began is not None:

@@ -414,7 +414,7 @@ def guard_test(
 def guard_replay(
     guard: Annotated[str | None, typer.Option(help="The guard's name in the module; default: its only one.")] = None,
     task: Annotated[str | None, typer.Option(help="One task; default: all.")] = None,
-    days: Annotated[float, typer.Option(help="Of the last so many days.")] = 7,
+    days: Annotated[float, typer.Option(help="Of the last so many days.", min=0, max=36_500)] = 7,
     show: Annotated[int, typer.Option(help="So many calls about which something else would be done.")] = 20,
     app: App = None,
 ) -> None:

@@ -231,7 +231,7 @@ def replay(found: Sequence[Replayed], show: int) -> Group:
     if not changed:
         return Group(made, Text("nothing would be done otherwise"))
     lines = table("#call", "then", "now", "why", "text")
-    for each in changed[-show:]:
+    for each in changed[max(len(changed) - show, 0) :]:
         why = f"{each.now.check}: {each.now.reason}" if each.now.check else ""
         lines.add_row(*map(escape, (each.span.id[:12], each.before, each.now.action, why, short(each.text, 60))))
     return Group(made, lines)

@@ -45,7 +45,7 @@ def find(text: str, kinds: Iterable[str] = ALL) -> list[Finding]:
 
 
 def plain(text: str) -> str:
-    """The text, as long as before, with the spaces and dashes that web pages and word processors write as plain ones."""
+    """The text, as long as before, with plain spaces and dashes for those that are typeset."""
     if text.isascii() or _TYPESET.search(text) is None:
         return text
     return _SPACES.sub(" ", _DASHES.sub("-", text))

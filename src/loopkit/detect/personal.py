@@ -38,7 +38,7 @@ _NUMBER: Final = re.compile(
     r"(?<![\w./+$€£%-])(?<!\d[,:])\(?\+?\d{1,15}\)?(?:(?:[ .-]{1,2}|(?<=\))|(?=\())\(?\+?\d{1,15}\)?){0,6}"
     r"(?:\s?(?:x|ext\.?)\s?\d{1,6})?(?![\w%/:]|[.,-]\d)"
 )
-"""Between two groups of digits something has to stand: a run of digits could be cut into groups in thousands of ways."""
+"""Something stands between two groups of digits: a run could be cut into groups in thousands of ways."""
 _NANP: Final = re.compile(
     r"(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[.-]\d{4}(?:\s?(?:x|ext\.?)\s?\d{1,6})?\Z"
 )

@@ -31,7 +31,5 @@ class EvaluatorCheck:
             raise TypeError(f"{self.name} gave no number")
         if score.value >= self.least:
             return None
-        reason = f"{score.value:g}, where {self.least:g} is the least"
-        if score.reason:
-            reason = f"{reason}: {score.reason}"
+        reason = f"{score.value:g}, where {self.least:g} is the least"  # why, may quote the text
         return Trip(self.action, reason, score.reason, score.value)

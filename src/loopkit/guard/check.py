@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, get_args
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict, get_
 from loopkit.capture.ambient import ambient
 from loopkit.capture.breaker import Breaker
 from loopkit.capture.chain import Call
-from loopkit.capture.dialects._content import INSTRUCT, changed_texts, plain_texts
+from loopkit.capture.dialects._content import INSTRUCT, SPOKE, changed_texts, plain_texts, sequence
 from loopkit.errors import InvalidInput
 from loopkit.types import Message, Stage
 
@@ -56,27 +57,27 @@ class Seen:
     @property
     def inputs(self) -> Mapping[str, Any]:
         """What an evaluator is given: what a function was called with, by name, or a model's `messages`, as it was
-        sent; nothing before."""
+        sent; of an answer that another gave, such as a cache, as it would have been. Nothing while it is being asked
+        about itself."""
         sent = self._sent()
         if sent is None:
             return {}
         if sent.dialect is None:
-            copied: dict[str, Any] = changed_texts(dict(sent.request), str)  # what is given is nobody's to change
-            return copied
+            return _copied(sent.request)
         asked = sent.dialect.asked(sent.request)
-        return {"messages": [{"role": message.role, "content": message.text} for message in asked]}
+        return {"messages": [{"role": message.role, "content": _content(message)} for message in asked]}
 
     @property
     def read(self) -> list[str]:
-        """What an answer can rest on, as it was sent: what the model was asked, with what tools gave it; a function's
-        arguments. Nothing before."""
+        """What an answer can rest on, as it was sent (see `inputs`): what the model was asked, with what tools gave it;
+        a function's arguments, what is no text as JSON."""
         sent = self._sent()
         if sent is None:
             return []
         if sent.dialect is None:
-            return [said.text for said in sent.asks() if said.text]
+            return [line for value in _copied(sent.request).values() for line in _lines(value)]
         asked = sent.dialect.asked(sent.request)
-        told = [message for message in asked if message.role not in (*INSTRUCT, "assistant", "model")]
+        told = [message for message in asked if message.role not in (*INSTRUCT, *SPOKE)]
         return [text for message in told for part in message.parts for text in plain_texts(part.content)]
 
     @property
@@ -88,8 +89,9 @@ class Seen:
         if self.call is None:
             return None
         answered = ("output", "tool_result" if self.call.dialect is None else "tool_call")
-        # where somebody else has answered, such as a cache, it is as it would have gone on
-        return self.call.sent or (self.call if self.stage in answered else None)
+        if self.stage not in answered:  # parallel checks would see it or not, by chance
+            return None
+        return self.call.sent or self.call
 
     def _asked(self) -> tuple[Message, ...]:
         if self.call is None or self.call.dialect is None:
@@ -102,7 +104,40 @@ class Seen:
         return ambient().user_id
 
 
+def _copied(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given is nobody's to change."""
+    copied: dict[str, Any] = changed_texts(dict(request), lambda text: text)
+    return copied
+
+
+def _content(message: Message) -> str:
+    """With what tools gave, and what they were called with."""
+    said = [part.content if part.type != "tool_call" else part.arguments for part in message.parts]
+    return "\n".join(each if isinstance(each, str) else _json(each) for each in said if each is not None)
+
+
+def _lines(value: Any) -> list[str]:
+    """Texts, those of lists too; other data as JSON, its numbers and names with it."""
+    if isinstance(value, (list, tuple)):
+        return [line for item in sequence(value) for line in _lines(item)]
+    return [value if isinstance(value, str) else _json(value)] if value not in (None, "") else []
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 ALONE: Final = Seen()
+
+
+ASKED: Final = "guard."
+"""What the tasks of checks' own questions to models begin with."""
+
+
+class NoAnswer(ValueError):
+    """Whom a check asks has answered, though nothing that can be used: this text has no verdict. Raised by a check, it
+    is a failure, but none for which the check is left alone: whoever wrote the text may have brought it about. What it
+    says is written down, so it mustn't quote the text."""
 
 
 class Check(Protocol):
@@ -193,7 +228,7 @@ def _is_number(value: Any, above: float, most: float | None) -> bool:
     return is_one and value > above and (most is None or value <= most)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Placed:
     """A check in its place in a guard."""
 
@@ -271,6 +306,16 @@ def _takes_two(function: Any) -> bool:
     except ValueError:  # it has none that could be read
         return True
     return True
+
+
+def texts_of(what: str, given: Any) -> tuple[str, ...]:
+    """One text, or several. Raises `InvalidInput` for what is neither."""
+    is_one = isinstance(given, str) or not hasattr(given, "__iter__")
+    texts: tuple[Any, ...] = (given,) if is_one else tuple(given)
+    strange = [each for each in texts if not isinstance(each, str)]
+    if strange:
+        raise InvalidInput(f"{what} got {strange[0]!r}: give texts")
+    return texts
 
 
 def action_of(action: Any, *, but: tuple[str, ...] = (), why: str = "") -> Action:

@@ -15,7 +15,7 @@ from loopkit.capture.chain import Begin, Effect, Join, OutOfTime, Pause, Running
 from loopkit.capture.drive import in_time
 from loopkit.detect.patterns import Finding
 from loopkit.errors import Blocked, Held
-from loopkit.guard.check import Placed, Seen, Trip
+from loopkit.guard.check import NoAnswer, Placed, Seen, Trip
 from loopkit.guard.stream import Edits, SpanWatch
 from loopkit.guard.verdicts import record
 from loopkit.types import Verdict
@@ -52,9 +52,8 @@ class Beside:
 class Examination:
     """Of one call. `budget` is what all checks together may keep it waiting, in seconds."""
 
-    def __init__(self, budget: float | None = None, *, records: bool = True) -> None:
+    def __init__(self, budget: float | None = None) -> None:
         self._left = budget
-        self._records = records
 
     def of(
         self,
@@ -99,14 +98,15 @@ class Examination:
             action=trip.action, check=place.check.name, stage=seen.stage, reason=trip.reason, score=trip.score,
             text=trip.text, mode=_mode(place),
         )  # fmt: skip
-        self._record(verdict, place, seconds)
+        _record(verdict, place, seen, seconds)
         return _enforced(verdict)
 
     def failed(self, place: Placed, seen: Seen, why: str, error: Exception | None = None) -> Verdict:
         """What it amounts to that a check failed, recorded."""
         name = place.check.name
         if error is not None:
-            place.breaker.failed()
+            if not isinstance(error, NoAnswer):
+                place.breaker.failed()
             # what an exception says may quote the text
             told = f"the check {name!r} failed ({type(error).__name__}); it fails {place.on_error}"
             _host.warn_once(f"check {name}", told)
@@ -114,12 +114,8 @@ class Examination:
             action="allow" if place.on_error == "open" else "block", check=name, stage=seen.stage,
             reason=f"the check itself failed: {why}", mode=_mode(place), failed=True,
         )  # fmt: skip
-        self._record(verdict, place, None)
+        _record(verdict, place, seen, None)
         return _enforced(verdict)
-
-    def _record(self, verdict: Verdict, place: Placed, seconds: float | None) -> None:
-        if self._records:
-            record(verdict, place.on_error, seconds)
 
     def begin_beside(self, texts: Iterable[Looked]) -> Generator[Effect, Any, list[Beside]]:
         """Ask the parallel ones. Raises `Tripped` in the call's place when one says stop."""
@@ -324,6 +320,11 @@ def findings(found: Iterable[Any]) -> list[Finding]:
     return listed
 
 
+def _record(verdict: Verdict, place: Placed, seen: Seen, seconds: float | None) -> None:
+    if seen.records:
+        record(verdict, place.on_error, seconds)
+
+
 def _enforced(verdict: Verdict) -> Verdict:
     return verdict if verdict.mode == "enforce" else replace(verdict, action="allow")
 
@@ -378,4 +379,4 @@ def _as_failure(error: BaseException) -> Exception:
 
 def _words(error: Exception) -> str:
     """Ours say what happened; what others say may quote the text."""
-    return str(error) if isinstance(error, OutOfTime) else type(error).__name__
+    return str(error) if isinstance(error, (OutOfTime, NoAnswer)) else type(error).__name__

@@ -108,7 +108,9 @@ class Gate:
         if final and self._waits_for_all:
             yield from self._look_at_all()
         if final:
-            yield from self._examination.ask_after([(places, self.text, seen) for places, seen in self._after])
+            if self._after:
+                given = self._edits.applied(self.text, 0) if self._instead is None else self._instead
+                yield from self._examination.ask_after([(places, given, seen) for places, seen in self._after])
             self.is_over, self.settled = True, self.length
         elif not self._waits_for_all:
             self.settled = self._settled()

@@ -7,6 +7,7 @@ or the "not" that the sources don't have.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of, texts_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -162,14 +163,13 @@ def grounded(
     """Answers whose every sentence stands in their sources, by its words, numbers and names: those with a support under
     `least` (0 to 1) don't. The sources are what the model was asked and what tools gave it, documents that were
     retrieved among them, of a function its arguments; or those that are given. Where there are none, nothing is said.
+    Made for English: of a language written without spaces it can say little.
 
         checks.grounded(action="retry", tasks=["answer_from_manual"])
     """
     if not isinstance(least, (int, float)) or isinstance(least, bool) or not 0 < least <= 1:
         raise InvalidInput(f"least is {least!r}: give a share, more than 0 and at most 1")
-    texts = (sources,) if isinstance(sources, str) or not isinstance(sources, Iterable) else tuple(sources)
-    if not all(isinstance(each, str) for each in texts):
-        raise InvalidInput(f"grounded(sources=) got {sources!r}: give texts")
+    texts = texts_of("grounded(sources=)", sources)
     taken = action_of(action, but=("redact", "replace"), why="it finds sentences that can't be mended")
     return GroundedCheck(taken, float(least), Sources(texts) if texts else None, How.of(how))
 
@@ -208,5 +208,5 @@ def _known_by(word: str) -> str:
         return _SIGNS[word]
     if word[-1].isdigit():
         return _THOUSANDS.sub("", word).replace("−", "-")
-    bare = word.lower().replace("’", "'").removesuffix("'s")
+    bare = unicodedata.normalize("NFC", word).lower().replace("’", "'").removesuffix("'s")
     return bare[:_STEM] if len(bare) > _STEM else bare.removesuffix("s") if len(bare) > 3 else bare

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, Final, get_args
 
 from loopkit import _host
 from loopkit.capture.ambient import ambient
-from loopkit.capture.chain import Call, Effect, Filter, Interrupt, Plan
-from loopkit.capture.dialects._content import Listener, Said
+from loopkit.capture.breaker import Breaker
+from loopkit.capture.chain import Call, Effect, Filter, Interrupt, Pause, Plan
+from loopkit.capture.dialects._content import Listener, ReachingBack, Said, heard
 from loopkit.capture.dialects._protocol import Streaming
 from loopkit.capture.drive import asettle, settle
 from loopkit.errors import Blocked, InvalidInput
 from loopkit.guard.check import Check, Placed, Seen, placed
-from loopkit.guard.examine import Examination, Tripped, error_of, stop
+from loopkit.guard.examine import Examination, Tripped, error_of, finds_spans, stop
 from loopkit.guard.filters import ChunkStream, TextStream, WholeStream
 from loopkit.guard.gate import Looks
 from loopkit.guard.learning import Fitted, Labelled, fitted
@@ -24,6 +26,8 @@ from loopkit.types import Stage, Verdict
 
 NO_ANSWER: Final = object()
 _counting = _host.Shielded("counting what a call used")
+_IN: Final[tuple[Stage, ...]] = ("input", "tool_result")
+_SLICE: Final = 4_000
 _OUT: Final = ("before", "parallel")
 """How checks run of what comes back: those that are parallel are asked beside each other."""
 
@@ -115,16 +119,20 @@ class Guard:
         for place in [place for places in self._places.values() for place in places]:
             mine.setdefault(place.check.name, []).append(place.check)
         learnt: dict[str, Fitted] = {}
-        for name, rows in dict(labels).items():
+        if not isinstance(labels, Mapping):
+            raise InvalidInput(f"fit() got {type(labels).__name__}: give the labelled texts by the check's name")
+        for name, rows in labels.items():
             if name not in mine:
                 raise InvalidInput(f"this guard has no check {name!r}: it has {', '.join(sorted(mine)) or 'none'}")
             first, *others = mine[name]
             if any(getattr(each, "weights", None) != getattr(first, "weights", None) for each in others):
                 raise InvalidInput(f"this guard has checks {name!r} with different weights: fit each in one of its own")
             learnt[name] = fitted(first, rows, most_false=most_false)
-        made = Guard(answer=self.answer, retries=self._retries, budget=self._budget)
-        for stage, places in self._places.items():
-            made._places[stage] = placed(stage, [_taught(place.check, learnt) for place in places])
+        made = copy(self)
+        made._places = {
+            stage: placed(stage, [_taught(place.check, learnt) for place in places])
+            for stage, places in self._places.items()
+        }
         made._meters = _meters(made._places)
         return made, learnt
 
@@ -185,7 +193,8 @@ class Guard:
             said = call.says(result)
             verdict, result = yield from self._given(examination, asked, result, said)
             if verdict is None:
-                came += [(places, text.text, seen) for text in said for places, seen in self._looks_out(asked, text)]
+                given = asked.says(result) if self._looks_after else ()
+                came += [(places, text.text, seen) for text in given for places, seen in self._looks_out(asked, text)]
                 break
             if not retries:
                 raise Blocked(verdict)
@@ -193,6 +202,10 @@ class Guard:
             asked = asked.told(verdict.text or verdict.reason, result)
         yield from examination.ask_after(came)
         return result
+
+    @property
+    def _looks_after(self) -> bool:
+        return any(each.how.run == "after" for places in self._places.values() for each in places)
 
     def _meters_of(self, call: Call) -> list[Meter]:
         counted = [] if call.dialect is None else [each for each in self._meters if each.looks_at(call.task)]
@@ -218,8 +231,36 @@ class Guard:
             cleaned[said] = text
         if any(said.text != text for said, text in cleaned.items()):
             call = call.with_input(Listener(lambda said: cleaned.get(said, said.text)))
+        call = yield from self._with_clean_past(examination, call, frozenset(cleaned.values()))
         if call.kind == "tool" and self._places["tool_call"]:
             call = yield from self._passed_arguments(examination, call)
+        return call
+
+    def _with_clean_past(
+        self, examination: Examination, call: Call, clean: frozenset[str]
+    ) -> Generator[Effect, Any, Call]:
+        """The call with the turns before cleaned too: what was taken out when they were new, the application sends
+        again. Nothing is said of it twice."""
+        cleaners = {place for stage in _IN for place in self._places[stage] if _cleans(place)}
+        if call.dialect is None or not cleaners:
+            return call
+        cleaned: dict[Said, str] = {}
+        looked = 0
+        for said in dict.fromkeys(heard(call.with_input, ReachingBack)):
+            if said.text in clean:
+                continue
+            text = said.text
+            for places, seen in self._looks_in(call, said):
+                mine = [place for place in places if place in cleaners]
+                verdict, text = yield from examination.of(mine, text, replace(seen, records=False))
+                stop(verdict)
+            cleaned[said] = text
+            looked += len(text)
+            if looked > _SLICE:
+                looked = 0
+                yield Pause()
+        if any(said.text != text for said, text in cleaned.items()):
+            return call.with_input(ReachingBack(lambda said: cleaned.get(said, said.text)))
         return call
 
     def _passed_arguments(self, examination: Examination, call: Call) -> Generator[Effect, Any, Call]:
@@ -261,9 +302,10 @@ class Guard:
             raise InvalidInput(f"guard.check() got {type(text).__name__}: give it a text")
         if seen.stage not in get_args(Stage):
             raise InvalidInput(f"stage is {seen.stage!r}: choose {', '.join(get_args(Stage))}")
-        verdict, _ = yield from Examination(self._budget, records=seen.records).of(
-            self._places_of(seen), text, seen, (*_OUT, "after")
-        )
+        places = self._places_of(seen)
+        if not seen.records:  # trying out changes nothing: neither by chance, nor for those who are guarded meanwhile
+            places = tuple(replace(each, how=replace(each.how, sample=1.0), breaker=Breaker()) for each in places)
+        verdict, _ = yield from Examination(self._budget).of(places, text, seen, (*_OUT, "after"))
         return verdict
 
     def _looks_in(self, call: Call, said: Said) -> Looks:
@@ -308,6 +350,13 @@ def _meters(places: Mapping[Stage, tuple[Placed, ...]]) -> list[Placed]:
     """Those that count what models use, each once."""
     found = {id(each.check): each for placed in places.values() for each in placed if isinstance(each.check, Meter)}
     return list(found.values())
+
+
+def _cleans(place: Placed) -> bool:
+    """Whether what its check finds is taken out before anything goes on."""
+    how = place.how
+    is_sure = how.run == "before" and not how.shadow and how.sample >= 1
+    return is_sure and finds_spans(place) and getattr(place.check, "action", None) == "redact"
 
 
 def _taught(check: Any, learnt: Mapping[str, Fitted]) -> Check:

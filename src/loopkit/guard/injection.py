@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from loopkit.detect.folding import views
 from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
-from loopkit.guard.weights import Source, Weights, known
+from loopkit.guard.weights import Source, Weights, weights_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,7 +61,7 @@ def injection(
     `Weights.save`), or None for rules alone."""
     why = "injection finds no place in the text that could be redacted"
     taken = action_of(action, but=("redact", "replace"), why=why)
-    return InjectionCheck(taken, None if weights is None else known(weights), How.of(how))
+    return InjectionCheck(taken, None if weights is None else weights_of(weights), How.of(how))
 
 
 _BEFORE = r"(?:previous|prior|above|earlier|preceding|foregoing|initial|original|system|your|all)"

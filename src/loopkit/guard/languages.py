@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loopkit._extras import require
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of, texts_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -52,12 +52,12 @@ class LanguageCheck:
 
 def language(allow: Iterable[str], *, action: Action = "block", **how: Unpack[Options]) -> LanguageCheck:
     """Texts in other languages than those, by ISO 639-1's codes; `pip install 'loopkit-sdk[languages]'` (py3langid).
-    Texts of fewer than eight letters pass, and those of which it is not clear. Tables and code may be taken for a
-    language.
+    The first 4,000 characters are looked at. Texts of fewer than eight letters pass, and those of which it is not
+    clear. Tables and code may be taken for a language.
 
         checks.language(["en", "de"])
     """
-    codes = frozenset((allow,) if isinstance(allow, str) or not isinstance(allow, Iterable) else allow)
+    codes = frozenset(texts_of("language()", allow))
     identifier: Any = require("py3langid", "languages")
     known = {code for code, _ in identifier.rank("hello")}  # which loads it: a second, now and not in a call
     unknown = sorted(str(code) for code in codes if code not in known)

@@ -11,8 +11,8 @@ from zlib import crc32
 
 from loopkit.detect.folding import folded, views
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
-from loopkit.guard.weights import Source, Weights, known
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of, texts_of
+from loopkit.guard.weights import Source, Weights, weights_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -62,16 +62,12 @@ def similar(
 
         checks.similar(Path("attacks.txt").read_text().splitlines(), name="known_attack")
     """
-    if isinstance(texts, str):
-        raise InvalidInput("similar() got one text: give a list of texts")
     if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share <= 1:
         raise InvalidInput(f"share is {share!r}: give a share, more than 0 and at most 1")
     holding: dict[int, list[int]] = defaultdict(list)
     sizes: list[int] = []
-    for text in texts:
-        if isinstance(text, str) and not text.strip():  # an empty line of a file
-            continue
-        runs = _runs(folded(text)) if isinstance(text, str) else set[int]()
+    for text in filter(str.strip, texts_of("similar()", texts)):  # a file has empty lines
+        runs = _runs(folded(text))
         if not runs:
             raise InvalidInput(f"similar() got {text!r}: give texts of {_RUN} words or more")
         for run in runs:
@@ -79,9 +75,10 @@ def similar(
         sizes.append(len(runs))
     if not sizes:
         raise InvalidInput("similar() got no texts")
-    known = {run: tuple(numbers) for run, numbers in holding.items()}
     taken = action_of(action, but=("redact", "replace"), why=_WHOLE)
-    return SimilarCheck(name, taken, known, tuple(sizes), float(share), How.of(how))
+    return SimilarCheck(
+        name, taken, {run: tuple(numbers) for run, numbers in holding.items()}, tuple(sizes), float(share), How.of(how)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +107,7 @@ def labelled(name: str, weights: Source, *, action: Action = "block", **how: Unp
     checks.labelled("off_topic", checks.Weights.fit(texts, labels, threshold=0.8))
     """
     taken = action_of(action, but=("redact", "replace"), why=_WHOLE)
-    return LabelledCheck(name, taken, known(weights), How.of(how))
+    return LabelledCheck(name, taken, weights_of(weights), How.of(how))
 
 
 def toxicity(*, weights: Source = SHIPPED, action: Action = "flag", **how: Unpack[Options]) -> LabelledCheck:

@@ -121,7 +121,7 @@ class RateCheck:
 
     def check(self, text: str, seen: Seen = ALONE) -> Trip | None:
         """See `Check.check`."""
-        left = self.calls.left(seen.user_id, taking=1)
+        left = self.calls.left(seen.user_id, taking=1 if seen.records else 0)
         if left >= 1:
             return None
         wait = self.calls.wait(1 - left)

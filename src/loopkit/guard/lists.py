@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from loopkit.detect.folding import folded
 from loopkit.detect.patterns import Finding
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of, texts_of
 from loopkit.guard.spans import Finder, finding_action
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ _WORD: Final = re.compile(
 """C++ and C# are words; what can't be seen parts none."""
 Phrase: TypeAlias = "tuple[str, ...]"
 """Its words, as they are compared."""
-_BETWEEN: Final = 3
-"""Characters that may stand between the words of a phrase."""
+_BETWEEN: Final = 6
+"""Characters that may stand between the words of a phrase: `** **`, and a dash with spaces."""
 _KIND: Final = "banned"
 
 
@@ -126,7 +126,7 @@ def required(phrases: Iterable[str], *, action: Action = "retry", **how: Unpack[
 
         checks.required(["this is no legal advice"], tasks=["contracts"])
     """
-    given = (phrases,) if isinstance(phrases, str) else tuple(phrases)
+    given = texts_of("required()", phrases)
     found = {_phrase("required", each): each for each in given}
     if not found:
         raise InvalidInput("required() got no phrases")
@@ -147,15 +147,16 @@ def _longest(words: list[tuple[str, int, int]], at: int, phrases: Iterable[Phras
 
 
 def _phrases(name: str, phrases: Iterable[str]) -> set[Phrase]:
-    if isinstance(phrases, str):
-        raise InvalidInput(f"{name}() got one text, {phrases!r}: give a list of phrases")
-    return {_phrase(name, each) for each in phrases}
+    return {_phrase(name, each) for each in texts_of(f"{name}()", phrases)}
 
 
 def _phrase(name: str, phrase: str) -> Phrase:
-    words = tuple(word for word, *_ in _words(phrase)) if isinstance(phrase, str) else ()
+    found = _words(phrase) if isinstance(phrase, str) else []
+    words = tuple(word for word, *_ in found)
     if not words:
         raise InvalidInput(f"{name}() got {phrase!r}: give phrases of letters or digits")
+    if not _stands(found, 0, words):
+        raise InvalidInput(f"{name}() got {phrase!r}: between two words there may be {_BETWEEN} signs at most")
     return words
 
 

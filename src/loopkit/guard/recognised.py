@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from loopkit._extras import require
 from loopkit.detect.patterns import Finding, merged
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import PLAINLY, Action, How, OnError
+from loopkit.guard.check import PLAINLY, Action, How, OnError, texts_of
 from loopkit.guard.spans import Finder, finding_action
 
 if TYPE_CHECKING:
@@ -59,5 +59,7 @@ def presidio(
         analyzer = require("presidio_analyzer", "presidio").AnalyzerEngine()
     if not callable(getattr(analyzer, "analyze", None)):
         raise InvalidInput(f"presidio() got {analyzer!r}: give a presidio_analyzer.AnalyzerEngine, or nothing")
-    named = None if entities is None else tuple((entities,) if isinstance(entities, str) else entities)
+    named = None if entities is None else texts_of("presidio(entities=)", entities)
+    if not isinstance(least, (int, float)) or isinstance(least, bool) or not 0 <= least <= 1:
+        raise InvalidInput(f"least is {least!r}: give a score, 0 to 1")
     return PresidioCheck(finding_action(action), analyzer, named, language, float(least), How.of(how))

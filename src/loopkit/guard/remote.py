@@ -14,12 +14,26 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from loopkit.capture.told import record_model_call
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ACTIONS, ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.check import (
+    ACTIONS,
+    ALONE,
+    ASKED,
+    PLAINLY,
+    Action,
+    How,
+    NoAnswer,
+    OnError,
+    Seen,
+    Trip,
+    action_of,
+    texts_of,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -31,6 +45,10 @@ _SECONDS: Final = 2.0
 _MODEL_SECONDS: Final = 10.0
 _LARGEST: Final = 4_000_000
 """Bytes of an answer."""
+_LONGEST: Final = 10_000
+"""Characters of a model's answer."""
+_NO: Final = "it said no"
+"""Reasons are written down where the text itself may not be: what a model says of it is left out."""
 _clients: dict[tuple[int, str], httpx.Client] = {}
 """By process, since after a fork connections are not shared, and by service."""
 
@@ -41,7 +59,7 @@ class HttpCheck:
 
     name: str
     action: Action
-    url: str
+    url: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     body: Callable[[str, Seen], Any]
     read: Callable[[Any], Any]
@@ -52,7 +70,7 @@ class HttpCheck:
         """See `Check.check`."""
         said = self.read(_posted(self.url, self.body(text, seen), self.headers, self.how.timeout))
         if isinstance(said, bool):
-            return None if said else Trip(self.action, f"{self.name} said no")
+            return None if said else Trip(self.action, _NO)
         if said is not None and not isinstance(said, Trip):
             raise TypeError(f"read gave {type(said).__name__}, not True, False or a Trip")
         return said
@@ -77,7 +95,9 @@ def http(
 
         checks.http("http://localhost:8080/v1/moderate", headers={"x-api-key": key}, on_error="open")
     """
-    _check(name, url)
+    _require_place(name, url, may_have_query=True)
+    if headers is not None and not isinstance(headers, Mapping):
+        raise InvalidInput(f"{name}() got headers of {type(headers).__name__}: give a dict")
     return HttpCheck(
         name, action_of(action, but=("redact", "replace"), why="then the service has to give the text"), url,
         dict(headers or {}), body or _told, read or _verdict, _within(how, _SECONDS),
@@ -90,12 +110,12 @@ class ModelCheck:
 
     name: str
     action: Action
-    url: str
+    url: str = field(repr=False)
     model: str
     headers: Mapping[str, str] = field(repr=False)
     messages: Callable[[str, Seen], list[dict[str, str]]]
-    read: Callable[[str], str | None]
-    """What is wrong by the model's answer, or None. Raises `ValueError` for an answer that is none."""
+    read: Callable[[str], tuple[str, str | None] | None]
+    """Why not, by the model's answer, and what it says itself; None where nothing is wrong. Raises `NoAnswer`."""
     parameters: Mapping[str, Any]
     how: How = PLAINLY
     on_error: OnError = "closed"
@@ -104,11 +124,14 @@ class ModelCheck:
         """See `Check.check`."""
         messages = self.messages(text, seen)
         body = {"model": self.model, "messages": messages, **self.parameters}
-        told: dict[str, Any] = {"provider": self.host, "model": self.model, "input": messages}
+        provider = urlsplit(self.url).hostname or "unknown"  # where nothing better is known
+        told: dict[str, Any] = {
+            "provider": provider, "model": self.model, "input": messages, "task": f"{ASKED}{self.name}",
+        }  # fmt: skip
         began = time.time_ns()
         try:
             given = _posted(f"{self.url}/chat/completions", body, self.headers, self.how.timeout)
-            answer = str(given["choices"][0]["message"]["content"] or "")
+            answer = _answer(given)
         except Exception as error:
             if seen.records:
                 record_model_call(**told, started_at=began, error=error)
@@ -117,13 +140,8 @@ class ModelCheck:
         counts = {"input_tokens": usage.get("prompt_tokens"), "output_tokens": usage.get("completion_tokens")}
         if seen.records:
             record_model_call(**told, started_at=began, output=answer, usage=counts)
-        wrong = self.read(answer)
-        return None if wrong is None else Trip(self.action, wrong)
-
-    @property
-    def host(self) -> str:
-        """Who answers, where nothing better is known."""
-        return urlsplit(self.url).hostname or "unknown"
+        wrong = self.read(answer[:_LONGEST])
+        return None if wrong is None else Trip(self.action, *wrong)
 
 
 def llama_guard(
@@ -142,7 +160,7 @@ def llama_guard(
 
         checks.llama_guard("http://localhost:8000/v1", model="meta-llama/Llama-Guard-3-8B", allow=["S6"])
     """
-    allowed = frozenset((allow,) if isinstance(allow, str) else allow)
+    allowed = frozenset(texts_of("llama_guard(allow=)", allow))
     return _asking(
         name, url, model, api_key, action, how, messages=_conversation, read=partial(_hazards, allowed),
         parameters={"temperature": 0, "max_tokens": 32},
@@ -169,6 +187,8 @@ def judge(
     """
     if not isinstance(rule, str) or not rule.strip():
         raise InvalidInput(f"judge() got the rule {rule!r}: say in words what has to hold of a text")
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise InvalidInput(f"judge() got parameters of {type(parameters).__name__}: give a dict")
     return _asking(
         name, url, model, api_key, action, how, messages=partial(_judged, rule), read=_judgement,
         parameters={"temperature": 0, "max_tokens": 200} if parameters is None else dict(parameters),
@@ -178,7 +198,7 @@ def judge(
 def _asking(
     name: str, url: str, model: str, api_key: str | None, action: Action, how: Mapping[str, Any], **asked: Any
 ) -> ModelCheck:
-    _check(name, url)
+    _require_place(name, url, may_have_query=False)
     if not isinstance(model, str) or not model:
         raise InvalidInput(f"{name}() got the model {model!r}: give its name")
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
@@ -193,16 +213,23 @@ def _conversation(text: str, seen: Seen) -> list[dict[str, str]]:
     return [{"role": "user", "content": question or "(unknown)"}, {"role": "assistant", "content": text}]
 
 
-def _hazards(allowed: frozenset[str], said: str) -> str | None:
-    first, *rest = [line.strip() for line in said[:1_000].strip().splitlines() if line.strip()] or [""]
+def _answer(given: Any) -> str:
+    try:
+        return str(given["choices"][0]["message"]["content"] or "")
+    except (LookupError, TypeError):
+        raise NoAnswer("it gave no chat completion") from None
+
+
+def _hazards(allowed: frozenset[str], said: str) -> tuple[str, None] | None:
+    first, *rest = said.split() or [""]
     if first.lower() == "safe" and not rest:
         return None
     if first.lower() != "unsafe":
-        raise ValueError("it answered neither safe nor unsafe")
-    codes = re.findall(r"\w+", " ".join(rest))
+        raise NoAnswer("it answered neither safe nor unsafe")
+    codes = re.findall(r"\w+", " ".join(rest)[:200])
     if codes and all(code in allowed for code in codes):
         return None
-    return f"unsafe: {', '.join(codes)}" if codes else "unsafe"
+    return f"unsafe: {', '.join(codes)}" if codes else "unsafe", None
 
 
 def _judged(rule: str, text: str, seen: Seen) -> list[dict[str, str]]:
@@ -218,7 +245,7 @@ def _judged(rule: str, text: str, seen: Seen) -> list[dict[str, str]]:
     ]
 
 
-def _judgement(said: str) -> str | None:
+def _judgement(said: str) -> tuple[str, str | None] | None:
     """What the one judgement in it says: a text may bring another along, for the judge to quote."""
     found: list[Any] = []
     at = said.find("{")
@@ -232,9 +259,10 @@ def _judgement(said: str) -> str | None:
         at = said.find("{", end)
     judgements = [each for each in found if "keeps_rule" in each]
     if len(judgements) != 1 or said.count('"keeps_rule"') != 1 or judgements[0]["keeps_rule"] not in (True, False):
-        raise ValueError("it didn't say, once, whether the rule is kept")
+        raise NoAnswer("it didn't say, once, whether the rule is kept")
     told = judgements[0]
-    return None if told["keeps_rule"] else f"the judge: {str(told.get('reason') or 'no reason given')[:300]}"
+    reason = told.get("reason")
+    return None if told["keeps_rule"] else (_NO, str(reason)[:300] if reason else None)
 
 
 def _told(text: str, seen: Seen) -> Any:
@@ -242,15 +270,20 @@ def _told(text: str, seen: Seen) -> Any:
 
 
 def _verdict(said: Any) -> Trip | None:
-    action = said["action"]
+    told: Any = said
+    if not isinstance(said, dict) or "action" not in told:
+        raise NoAnswer("it gave no action")
+    action = told["action"]
     if action == "allow":
         return None
     if action not in ACTIONS:
-        raise ValueError(f"it answered the action {str(action)[:40]!r}")
-    score: Any = said.get("score")
-    if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float))):
-        raise ValueError("it gave a score that is no number")
-    return Trip(action, str(said.get("reason") or ""), said.get("text"), score)
+        raise NoAnswer("it answered an action that there isn't")
+    score, text = told.get("score"), told.get("text")
+    if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float)) or not isfinite(score)):
+        raise NoAnswer("it gave a score that is no number")
+    if text is not None and not isinstance(text, str):
+        raise NoAnswer("it gave a text that is none")
+    return Trip(action, str(told.get("reason") or "")[:300], text, score)
 
 
 def _posted(url: str, body: Any, headers: Mapping[str, str], timeout: float | None) -> Any:
@@ -264,15 +297,20 @@ def _posted(url: str, body: Any, headers: Mapping[str, str], timeout: float | No
     content = json.dumps(body).encode("ascii")  # half a surrogate pair goes as its escape
     sent = {"content-type": "application/json", **headers}
     with client.stream("POST", url, content=content, headers=sent, timeout=timeout) as given:
+        if given.is_client_error and given.status_code not in (408, 429):  # of this text: others may fare better
+            raise NoAnswer(f"it answered {given.status_code}")
         given.raise_for_status()
         answer = bytearray()
         for piece in given.iter_bytes():
             answer += piece
             if len(answer) > _LARGEST:
-                raise ValueError(f"it answered more than {_LARGEST} bytes")
+                raise NoAnswer(f"it answered more than {_LARGEST} bytes")
             if until is not None and time.monotonic() > until:
                 raise TimeoutError("its answer took too long")
-    return json.loads(answer)
+    try:
+        return json.loads(answer)
+    except ValueError:
+        raise NoAnswer("it answered what is no JSON") from None
 
 
 def _within(how: Mapping[str, Any], seconds: float) -> How:
@@ -280,14 +318,17 @@ def _within(how: Mapping[str, Any], seconds: float) -> How:
     return found if found.timeout is not None else replace(found, timeout=seconds)
 
 
-def _check(name: str, url: str) -> None:
+def _require_place(name: str, url: str, *, may_have_query: bool) -> None:
     if not isinstance(name, str) or not name:
         raise InvalidInput(f"name is {name!r}: give a text")
     try:
         parts = urlsplit(url)
         is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        has_more = bool(parts.query or parts.fragment)
     except (ValueError, AttributeError, TypeError):
-        is_one = False
+        is_one = has_more = False
+    if is_one and has_more and not may_have_query:
+        raise InvalidInput(f"{name}() got a URL with a query: give it as it stands before /chat/completions")
     if not is_one:
         raise InvalidInput(
             f"{name}() got {str(url).rpartition('@')[2]!r}: give a URL that begins with http:// or https://"

@@ -16,7 +16,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from zlib import crc32
@@ -51,6 +51,8 @@ class Weights:
     threshold: float = 0.5
     fewest: int = 0
     """Words that a text must have for a yes: a few of them say little."""
+    learnt: frozenset[int] = field(default=frozenset(), repr=False)
+    """Of the texts that they were fitted to, their hashes: on those they can't be judged."""
 
     def probability(self, text: str) -> float:
         """How likely the answer is yes, as far as the texts that it was fitted to can tell."""
@@ -69,10 +71,10 @@ class Weights:
         return _logistic(self.scale * sum(values[bucket] * value for bucket, value in features(words)) + self.bias)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Into a file of 33 kB."""
+        """Into a file of 33 kB, and ten bytes for each text that they were fitted to."""
         head = {
             "scale": self.scale, "bias": self.bias, "threshold": self.threshold, "fewest": self.fewest,
-            "buckets": len(self.values),
+            "buckets": len(self.values), **({"learnt": sorted(self.learnt)} if self.learnt else {}),
         }  # fmt: skip
         Path(path).write_bytes(json.dumps(head).encode() + b"\n" + self.values.tobytes())
 
@@ -86,8 +88,9 @@ class Weights:
             if len(values) != told["buckets"] or len(values) != _BUCKETS:
                 raise ValueError(f"{len(values)} buckets")
             return Weights(
-                values, float(told["scale"]), float(told["bias"]), float(told["threshold"]), int(told["fewest"])
-            )
+                values, float(told["scale"]), float(told["bias"]), float(told["threshold"]), int(told["fewest"]),
+                frozenset(map(int, told.get("learnt", ()))),
+            )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidInput(f"{os.fspath(path)} holds no weights ({error}): save() makes such files") from None
 
@@ -108,22 +111,38 @@ class Weights:
         rows = [features(words_of(text)) for text in texts]
         values, bias = _fitted(rows, [bool(each) for each in labels], seed, start)
         scale = max(map(abs, values)) / 127 or 1.0
-        return Weights(array("b", (round(value / scale) for value in values)), scale, bias, threshold, fewest)
+        learnt: set[int] = {hash_of(text) for text in texts} | (set() if start is None else start.learnt)
+        return Weights(
+            array("b", (round(value / scale) for value in values)), scale, bias, threshold, fewest, frozenset(learnt)
+        )
 
 
 Source: TypeAlias = "Weights | str | os.PathLike[str]"
 
 
-def known(source: Source) -> Weights:
+def weights_of(source: Source) -> Weights:
     """Weights, or those that a file holds. Raises `InvalidInput` for what is neither."""
     if not isinstance(source, (Weights, str, os.PathLike)):
         raise InvalidInput(f"weights is {source!r}: give checks.Weights, or a file of them")
-    return source if isinstance(source, Weights) else _loaded(os.fspath(source))
+    if isinstance(source, Weights):
+        return source
+    path = Path(source).resolve()
+    try:
+        there = path.stat()
+    except OSError as error:
+        raise InvalidInput(f"weights is {os.fspath(source)!r}, which can't be read: {error.strerror}") from None
+    return _loaded(path, (there.st_mtime_ns, there.st_size))
 
 
-@functools.cache
-def _loaded(path: str) -> Weights:
+@functools.lru_cache(maxsize=16)
+def _loaded(path: Path, _: tuple[int, int]) -> Weights:
+    """As the file is at that time, of that size."""
     return Weights.load(path)
+
+
+def hash_of(text: str) -> int:
+    """The same for texts that look the same."""
+    return crc32(folded(text).encode("utf-8", "surrogatepass"))
 
 
 def words_of(text: str) -> list[str]:

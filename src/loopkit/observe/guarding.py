@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from loopkit.capture.dialects._content import INSTRUCT, plain_texts, since_the_model_spoke
+from loopkit.capture.dialects._content import INSTRUCT, SPOKE, changed, plain_texts, since_the_model_spoke
+from loopkit.errors import InvalidInput
+from loopkit.guard.check import ASKED
 from loopkit.guard.examine import GRAVITY
 from loopkit.guard.guard import Guard
 from loopkit.guard.learning import Labelled
@@ -18,7 +20,6 @@ from loopkit.types import Feedback, Part, Span, Stage, Verdict
 from loopkit.wire import names
 
 _TRUST: Final = {"reviewer": 3, "user": 2, "code": 1, "judge": 0, "system": 0}
-_SPOKE: Final = ("assistant", "model")
 
 
 def guard_labels(
@@ -35,6 +36,8 @@ def guard_labels(
     `stage`. Of several statements a reviewer's counts, then a user's, then the last. Calls whose content wasn't kept
     have none.
     """
+    if stage not in get_args(Stage):
+        raise InvalidInput(f"stage is {stage!r}: choose {', '.join(get_args(Stage))}")
     store = store or open_store()
     said: dict[str, Feedback] = {}
     for (target, name, *_), event in held(store).current.items():
@@ -44,7 +47,7 @@ def guard_labels(
         if known is None or _weight(event) >= _weight(known):
             said[target] = event
     found: list[Labelled] = []
-    stages = _stages(store, check)
+    stages: dict[str, Stage] = {span_id: said[-1].stage for span_id, said in _verdicts(store, check).items()}
     for span in store.spans(task=task):
         statement = said.get(span.id)
         if statement is None:
@@ -86,14 +89,14 @@ def replay_guard(
     """
     store = store or open_store()
     spans = store.spans(task=task, since=since)
-    verdicts: dict[str, list[Feedback]] = {}
+    verdicts = _verdicts(store)
+    people_said: dict[str, list[Feedback]] = {}
     for (target, name, *_), event in held(store).current.items():
-        if name.startswith("guard."):
-            verdicts.setdefault(target, []).append(event)
+        if name.startswith("guard.") and event.source != "guardrail" and _is_bad(event) is not None:
+            people_said.setdefault(target, []).append(event)
     for span in _calls(spans):
-        events = verdicts.get(span.id, [])
-        done = [str(e.value) for e in events if e.source == "guardrail" and not e.metadata.get("mode")]
-        people = sorted((e for e in events if e.source != "guardrail" and _is_bad(e) is not None), key=_weight)
+        people = sorted(people_said.get(span.id, ()), key=_weight)
+        done = [each.action for each in verdicts.get(span.id, ()) if each.mode == "enforce"]
         now, about = _judged(guard, span)
         yield Replayed(
             span=span, before=max(done, key=_gravity, default="allow"), now=now, text=about,
@@ -112,16 +115,31 @@ def texts_of(span: Span, stage: Stage) -> list[tuple[str, str | None]]:
             return [] if value is None else [(json.dumps(value, ensure_ascii=False), span.name)]
         return [(text, None) for text in plain_texts(value)]
     if stage in ("input", "tool_result"):
-        turns = [{"role": "assistant" if message.role in _SPOKE else message.role} for message in call.input]
+        turns = [{"role": "assistant" if message.role in SPOKE else message.role} for message in call.input]
         asked = [call.input[at] for at in since_the_model_spoke(turns)]
         parts = [part for message in asked if message.role not in INSTRUCT for part in message.parts]
-        wanted = ("tool_call_response",) if stage == "tool_result" else ("text", "tool_call_response")
-        return [(text, part.name) for part in parts if part.type in wanted for text in plain_texts(part.content)]
+        if stage == "tool_result":
+            parts = [part for part in parts if part.type == "tool_call_response"]
+        return [(text, part.name) for part in parts for text in _said(part)]
     parts = [part for message in call.output for part in message.parts]
     called = [(_arguments(part), part.name) for part in parts if part.type == "tool_call"]
     if stage == "tool_call":
         return called
-    return [(text, None) for part in parts if part.type == "text" for text in plain_texts(part.content)] + called
+    return [(text, None) for part in parts if part.type != "tool_call" for text in _said(part)] + called
+
+
+def _said(part: Part) -> list[str]:
+    """What it says, whatever its type: thoughts, refusals and a provider's own shapes too, as the dialects have it."""
+    if part.type in ("uri", "blob", "file"):
+        return []
+    said: list[str] = []
+
+    def see(text: str) -> str:
+        said.append(text)
+        return text
+
+    changed(part.content, see)
+    return said
 
 
 def _judged(guard: Guard, span: Span) -> tuple[Verdict, str]:
@@ -137,24 +155,30 @@ def _judged(guard: Guard, span: Span) -> tuple[Verdict, str]:
 
 
 def _calls(spans: Iterable[Span]) -> list[Span]:
-    listed = list(spans)
+    listed = [span for span in spans if not (span.task or "").startswith(ASKED)]  # what checks asked themselves
     with_models = {span.trace_id for span in listed if span.model_call is not None}
     ids = {span.span_id for span in listed}
-    models = {span.span_id for span in listed if span.model_call is not None}
     return [
         span for span in listed
-        if (span.model_call is not None and span.parent_id not in models)  # below one are those that a check made
+        if span.model_call is not None
         or (span.trace_id not in with_models and span.kind != "guardrail" and span.parent_id not in ids)
     ]  # fmt: skip
 
 
-def _stages(store: Store, check: str) -> dict[str, Any]:
-    """Where the check looked at each call, as its verdicts say."""
-    return {
-        f"{span.trace_id}-{span.parent_id}": span.attributes.get(names.GUARD_STAGE, "input")
-        for span in store.spans(kind="guardrail")
-        if span.attributes.get(names.GUARD_NAME) == check
-    }
+def _verdicts(store: Store, check: str | None = None) -> dict[str, list[Verdict]]:
+    """By call, in order, those of one check or of all: their spans are all there, where feedback keeps the last."""
+    found: dict[str, list[Verdict]] = {}
+    for span in store.spans(kind="guardrail"):
+        told: Any = span.attributes
+        name, outcome = told.get(names.GUARD_NAME), told.get(names.GUARD_OUTCOME)
+        if check not in (None, name) or outcome is None:
+            continue
+        if outcome == "error":
+            outcome = "block" if told.get(names.GUARD_ON_ERROR) == "closed" else "allow"
+        mode, stage = told.get(names.GUARD_MODE, "enforce"), told.get(names.GUARD_STAGE, "input")
+        verdict = Verdict(action=outcome, check=str(name), stage=stage, mode=mode)
+        found.setdefault(f"{span.trace_id}-{span.parent_id}", []).append(verdict)
+    return found
 
 
 def _is_bad(event: Feedback) -> bool | None:

@@ -24,10 +24,15 @@ class Said(NamedTuple):
 
 INSTRUCT: Final = ("system", "developer")
 """The roles of whoever built the application."""
+SPOKE: Final = ("assistant", "model")
+"""The model's."""
 
 
 class Listener:
     """A change of texts that is told what each is. A dialect that can't tell gives it all as words."""
+
+    reaches_back = False
+    """Whether it is given the whole conversation, where others get the turns since the model last spoke."""
 
     def __init__(self, change: Callable[[Said], str], of: Whose = "words", tool: str | None = None) -> None:
         self._change = change
@@ -141,7 +146,7 @@ def as_tool_turn(message: Message) -> Message:
     return replace(message, role="tool") if message.parts and all_results else message
 
 
-def heard(change_all: Callable[[Change], object]) -> list[Said]:
+def heard(change_all: Callable[[Change], object], listener: type[Listener] = Listener) -> list[Said]:
     """What something would change, in order, each with what it is."""
     found: list[Said] = []
 
@@ -149,7 +154,7 @@ def heard(change_all: Callable[[Change], object]) -> list[Said]:
         found.append(said)
         return said.text
 
-    change_all(Listener(hear))
+    change_all(listener(hear))
     return found
 
 
@@ -256,11 +261,23 @@ def some(thing: Any, name: str) -> list[Any]:
     return [item for item in sequence(getattr(thing, name, None)) if item is not None]
 
 
-def since_the_model_spoke(messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The turns after the model's last one; a prefill at the very end is not a turn of the model's yet.
+class ReachingBack(Listener):
+    """One that is given what was asked before, too: applications send it anew with each call."""
+
+    reaches_back = True
+
+
+def since_the_model_spoke(
+    messages: Sequence[Mapping[str, Any]], change: Callable[[str], str] | None = None
+) -> list[int]:
+    """The turns after the model's last one, or all that aren't its own for a change that reaches back; a prefill at the
+    very end is not a turn of the model's yet.
 
     What is no turn, since a server will say so, is passed over.
     """
+    if getattr(change, "reaches_back", False):
+        turns = range(len(messages))
+        return [at for at in turns if mapping(messages[at]).get("role") not in (None, "assistant")]
     end = len(messages)
     while end and mapping(messages[end - 1]).get("role") == "assistant":
         end -= 1

@@ -84,7 +84,7 @@ class Messages:
     def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
         """See `Dialect.with_input`."""
         messages = list(sequence(request.get("messages")))
-        for index in since_the_model_spoke(messages):
+        for index in since_the_model_spoke(messages, change):
             messages[index] = {
                 **messages[index],
                 "content": changed(messages[index].get("content"), change),

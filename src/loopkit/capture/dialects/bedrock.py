@@ -94,7 +94,7 @@ class Converse:
     def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
         """See `Dialect.with_input`."""
         messages = [dict(item) for item in objects(request.get("messages"))]
-        for index in since_the_model_spoke(messages):
+        for index in since_the_model_spoke(messages, change):
             messages[index]["content"] = changed(messages[index].get("content") or [], change)
         given = {"promptVariables": changed(request["promptVariables"], change)} if "promptVariables" in request else {}
         return {**request, "messages": messages, **given}

@@ -113,7 +113,7 @@ class GenerateContent:
         """See `Dialect.with_input`."""
         contents = [dict(content) for content in objects(request.get("contents"))]
         roles = [{"role": "assistant" if content.get("role") == "model" else "user"} for content in contents]
-        for index in since_the_model_spoke(roles):
+        for index in since_the_model_spoke(roles, change):
             contents[index]["parts"] = changed(contents[index].get("parts") or [], change)
         return {**request, "contents": contents}
 

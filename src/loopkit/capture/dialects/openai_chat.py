@@ -98,7 +98,7 @@ class Chat:
     def with_input(self, request: Request, change: Callable[[str], str]) -> dict[str, Any]:
         """See `Dialect.with_input`."""
         messages = list(sequence(request.get("messages")))
-        for index in since_the_model_spoke(messages):
+        for index in since_the_model_spoke(messages, change):
             role = messages[index].get("role")
             if role not in (*INSTRUCT, "assistant"):
                 said = for_tool(change, "tool_result") if role in ("tool", "function") else change

@@ -93,6 +93,8 @@ class Responses:
                 continue
             turn = mapping(item)
             if _is_the_models(turn):
+                if getattr(change, "reaches_back", False):
+                    continue
                 break
             if turn.get("role") not in INSTRUCT:
                 items[index] = changed(item, change)
