@@ -21,6 +21,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 import loopkit
 from loopkit.cli.demo.machinery import Receiver
 from loopkit.errors import InvalidSetting
+from loopkit.export.host import place_of
+from loopkit.export.place import spools
 from loopkit.wire.decode import decode_request
 
 
@@ -375,3 +377,26 @@ def test_a_receiver_by_others_reads_our_spans(tmp_path: Path) -> None:
         receiver.stop()
     assert set(ids) == {span.id for span in loopkit.open_store().spans()}
     assert len(ids) == 50
+
+
+@pytest.mark.parametrize("asked", ["0", "-1"])
+def test_a_receiver_does_not_say_how_often(asked: str, collector: Collector) -> None:
+    collector.answers = lambda number: (503, {"retry-after": asked})
+    loopkit.init("svc", export=[collector.endpoint])
+    with loopkit.span("x"):
+        pass
+    assert not loopkit.flush(2, delivered=True)
+    assert len(collector.bodies) < 20
+
+
+@pytest.mark.parametrize("target", ["dns:collector:4317", "ipv4:127.0.0.1:4317", "localhost:port", "http://[::1:4317"])
+def test_a_target_that_cant_be_read_is_no_place_of_ours(target: str) -> None:
+    assert place_of(target, grpc=True)
+
+
+def test_what_a_full_disk_left_of_a_spools_name_is_passed_over(clean_environment: Path, collector: Collector) -> None:
+    for name, text in (("a", ""), ("b", "http://x/ many")):
+        (clean_environment / "spool" / name).mkdir(parents=True)
+        (clean_environment / "spool" / name / "endpoint").write_text(text)
+    loopkit.init("svc", export=[collector.endpoint])
+    assert list(spools()) == [collector.endpoint]

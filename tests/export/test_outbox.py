@@ -30,6 +30,8 @@ from loopkit import backends
 from loopkit._ids import Clock
 from loopkit.config import Destination, settings
 from loopkit.errors import InvalidSetting
+from loopkit.export.apis import Api, Statement
+from loopkit.export.transport import NotNow, asked
 from loopkit.observe.outbox import OutboxSink
 from loopkit.store.sqlite import FILE, Store
 from loopkit.testing import ScriptedProvider
@@ -879,3 +881,129 @@ def test_mlflow_gives_our_feedback_back(tmp_path: Path) -> None:
         loopkit.retract(tone)
         _until(there, {**{name: each for name, each in said.items() if name != "tone"}, "helpful": (False, span)})
         assert loopkit.untold(loopkit.open_store()) == []
+
+
+# What hangs on a span that isn't in the store
+
+
+def test_what_is_said_within_a_span_waits_until_its_filter_can_be_asked(backend: Backend) -> None:
+    destination = backends.langfuse(
+        backend.url, public_key="pk", secret_key="sk", content=True, filter=lambda span: span.name == "public"
+    )
+    loopkit.init("svc", export=[destination])
+    for name in ("private", "public"):
+        with loopkit.span(name) as s:
+            loopkit.feedback(s, "helpful", False, comment=f"said of what is {name}")
+            time.sleep(0.5)
+            assert not any("private" in str(body) for _, _, body in backend.asked)
+    assert loopkit.flush(10, delivered=True)
+    backend.wait_for(1)
+    assert [body["comment"] for _, _, body in backend.asked] == ["said of what is public"]
+
+
+def test_words_about_a_span_whose_content_stays_here_stay_too(backend: Backend) -> None:
+    loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
+    with loopkit.span("private", content="off") as s:
+        loopkit.feedback(s, "helpful", True, comment="said inside")
+        time.sleep(0.5)
+    assert loopkit.flush(10, delivered=True)
+    assert [body["comment"] for _, _, body in backend.wait_for(1)] == [None]
+    loopkit.open_store().prune(days=0)
+    loopkit.feedback(s, "helpful", False, comment="said when it had gone")
+    assert loopkit.flush(10, delivered=True)
+    assert [body["comment"] for _, _, body in backend.wait_for(2)] == [None, None]
+
+
+def test_what_was_told_is_taken_back_when_its_span_has_gone(backend: Backend) -> None:
+    loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
+    response = ask()
+    event = loopkit.feedback(response.id, "helpful", True, by="ana", comment="my words")
+    assert loopkit.flush(10, delivered=True)
+    (_, _, told), *_ = backend.wait_for(1)
+    loopkit.open_store().prune(days=0)
+    loopkit.retract(event)
+    assert loopkit.flush(10, delivered=True)
+    assert backend.wait_for(2)[1][:2] == ("DELETE", f"/api/public/scores/{told['id']}")
+
+
+def test_who_is_forgotten_is_taken_back_under_whatever_name_it_was_told(backend: Backend) -> None:
+    loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
+    response = ask()
+    loopkit.flush(5)
+    (span,) = loopkit.open_store().spans()
+    loopkit.feedback(span.id, "helpful", True, by="bob")
+    loopkit.feedback(response.id, "helpful", False, by="ana", comment="ana's own words")
+    assert loopkit.flush(10, delivered=True)
+    told = {body["value"]: body["id"] for _, _, body in backend.wait_for(2)}
+    loopkit.forget("ana")
+    assert loopkit.flush(10, delivered=True)
+    assert backend.wait_for(3)[2][:2] == ("DELETE", f"/api/public/scores/{told[0.0]}")
+    assert len(backend.asked) == 3
+
+
+def test_an_assessment_of_another_kind_is_made_anew(backend: Backend) -> None:
+    s, _ = record_and_say(PRESETS["mlflow"](backend.url))
+    made = backend.asked[1][2]["assessment"]
+    there = {"assessment_id": "a-1", "metadata": made["metadata"], "feedback": {"value": True}}
+    backend.answers = [(200, {"trace": {"trace_info": {"assessments": [there]}}})]
+    loopkit.feedback(s, "helpful", correction="loans", by="ana", source="reviewer")
+    loopkit.feedback(s, "helpful", correction="loans", by="ana")
+    assert loopkit.flush(10, delivered=True)
+    assert {method for method, _, _ in backend.asked[2:]} <= {"GET", "DELETE", "POST", "PATCH"}
+    changed = [body["assessment"] for method, _, body in backend.asked[2:] if method in ("PATCH", "POST")]
+    assert all(each["rationale"] for each in changed)
+
+
+STATEMENT = Statement(
+    "0" * 32, Feedback(id="f", target="trace:" + "1" * 32, name="helpful", value=True, at=1, arrived_at=1),
+    "trace:" + "1" * 32, holds=True,
+)  # fmt: skip
+
+
+def test_a_page_is_no_answer(backend: Backend) -> None:
+    pages = httpx.MockTransport(lambda request: httpx.Response(200, html="<h1>Sign in</h1>"))
+    api = Api(PRESETS["langfuse"](backend.url), {"service.name": "svc"}, pages)
+    with pytest.raises(NotNow, match="HTTP 200 with a page"):
+        api.tell(STATEMENT)
+
+
+@pytest.mark.parametrize("status", [301, 502, 507, 529])
+def test_what_may_pass_is_tried_again(status: int, backend: Backend) -> None:
+    answers = httpx.MockTransport(lambda request: httpx.Response(status, headers={"location": "/login"}))
+    api = Api(PRESETS["langfuse"](backend.url), {"service.name": "svc"}, answers)
+    with pytest.raises(NotNow):
+        api.tell(STATEMENT)
+
+
+def test_the_longest_answer_and_the_slowest_are_bounded() -> None:
+    def drip() -> Iterator[bytes]:
+        while True:
+            time.sleep(0.05)
+            yield b" "
+
+    with httpx.Client(
+        transport=httpx.MockTransport(lambda _: httpx.Response(200, content=drip())), timeout=0.2
+    ) as slow:
+        began = time.monotonic()
+        with pytest.raises(NotNow, match="took too long"):
+            asked(slow, "POST", "http://127.0.0.1/")
+        assert time.monotonic() - began < 5 * 0.4
+    much = httpx.MockTransport(lambda _: httpx.Response(200, content=iter([b"x" * 65536] * 20)))
+    with httpx.Client(transport=much, timeout=5) as large, pytest.raises(NotNow, match="more than 1048576 bytes"):
+        asked(large, "POST", "http://127.0.0.1/")
+
+
+def test_what_lies_beside_a_held_store_is_not_delivered(backend: Backend, clean_environment: Path) -> None:
+    loopkit.init("svc", export=[PRESETS["langfuse"](backend.url)])
+    with loopkit.span("x") as s:
+        pass
+    assert loopkit.flush(10, delivered=True)
+    other = sqlite3.connect(clean_environment / "loopkit.db", isolation_level=None, timeout=5)
+    other.execute("BEGIN EXCLUSIVE")
+    loopkit.feedback(s, "helpful", True)
+    assert not loopkit.flush(4, delivered=True)
+    other.execute("ROLLBACK")
+    other.close()
+    loopkit.feedback(s, "tone", True)
+    assert loopkit.flush(20, delivered=True)
+    assert {body["name"] for _, _, body in backend.wait_for(2)} == {"helpful", "tone"}

@@ -22,7 +22,7 @@ from loopkit.capture.dialects._content import mapping, sequence
 from loopkit.config import Destination, FeedbackBy
 from loopkit.export.presets import PHOENIX_PROJECT
 from loopkit.export.scores import facts_of, langfuse_score, langsmith_feedback, moment
-from loopkit.export.transport import NotNow, Refused, failure, trust
+from loopkit.export.transport import NotNow, Refused, asked, failure, trust
 from loopkit.types import Feedback, split_target
 
 _SLOT: Final = "loopkit.statement"
@@ -80,11 +80,14 @@ def statement_id(target: str, name: str, by: str | None, source: str) -> str:
 class Api:
     """One destination's API."""
 
-    def __init__(self, destination: Destination, service: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, destination: Destination, resource: Mapping[str, str], transport: httpx.BaseTransport | None = None
+    ) -> None:
+        """`resource` is the service's."""
         self._may_quote = destination.content is True
         self._tell = _APIS[destination.feedback or ""]
         headers = {name.lower(): value for name, value in destination.headers.items()}
-        self._options = {"service.name": service, **destination.resource, **headers}
+        self._options = {**resource, **destination.resource, **headers}
         parts = urlsplit(destination.endpoint)
         place = urlunsplit(parts._replace(path=_OTLP_PATH.sub("", parts.path), query="", fragment=""))
         base = destination.feedback_url or place
@@ -107,21 +110,20 @@ class Api:
 
     def _request(self, method: str, path: str, body: Any = None, *, gone: bool = False) -> Any:
         """The answer. With `gone`, what isn't there is as it should be."""
-        try:
-            response = self._client.request(method, path, json=body)
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            raise NotNow(f"{type(error).__name__}: {error}") from error
+        response = asked(self._client, method, path, json=body)
         if response.status_code == 404:
             if gone:
                 return None
             raise Missing("HTTP 404")
-        if response.status_code in _MAY_PASS:
+        if response.status_code in _MAY_PASS or response.is_redirect or response.status_code >= 502:
             raise NotNow(f"HTTP {response.status_code}")
         if not response.is_success:
             failed = failure(response)
             if isinstance(failed, Refused) and not self._may_quote:  # the answer may quote what was said
                 raise Refused(f"HTTP {response.status_code}")
             raise failed
+        if "html" in response.headers.get("content-type", ""):  # a page to sign in at, say
+            raise NotNow(f"HTTP {response.status_code} with a page")
         try:
             return response.json()
         except ValueError:
@@ -215,16 +217,18 @@ def _mlflow(request: _Request, statement: Statement, options: _Options) -> None:
     made: dict[str, Any] = {
         "assessment_name": event.name,
         **({"span_id": statement.span_id} if statement.span_id else {}),
-        **({"rationale": words} if (words := _words(event)) else {}),
-        "metadata": {
-            _SLOT: statement.id,
-            **{name: as_text(each) for name, each in statement.metadata.items()},
-        },
+        "rationale": _words(event) or "",  # named always: what isn't stays as it was
+        "metadata": {**{name: as_text(each) for name, each in statement.metadata.items()}, _SLOT: statement.id},
     }
     if event.correction is not None:
         made["expectation"] = {"value": event.correction}
     else:
         made["feedback"] = {"value": said}
+    other = "feedback" if event.correction is not None else "expectation"
+    if mine and any(each.get(other) and each.get("assessment_id") == mine[0] for each in _mlflow_assessments(info)):
+        # which can't be changed into the other
+        request("DELETE", f"{trace}/assessments/{quote(mine[0], safe='')}", gone=True)
+        mine = []
     if mine:
         changed = ",".join(_camel(name) for name in made if name != "span_id")
         made |= {"assessment_id": mine[0], "trace_id": f"tr-{statement.trace_id}"}
@@ -252,7 +256,7 @@ def _braintrust(request: _Request, statement: Statement, options: _Options) -> N
         row |= {"expected": None} if event.correction is not None else {}
     else:
         row |= {"metadata": {**statement.metadata, **said, _SLOT: statement.id}}
-        row |= {"scores": {event.name: number}} if fits else {}
+        row |= {"scores": {event.name: number if fits else None}}
         row |= {"expected": event.correction} if event.correction is not None else {}
         row |= {"comment": words} if (words := _words(event)) else {}
     body = {"feedback": [row]}
@@ -318,10 +322,14 @@ def _mlflow_source(event: Feedback) -> str:
     return {"HUMAN": "HUMAN", "LLM": "LLM_JUDGE"}.get(_KINDS.get(event.source, ""), "CODE")
 
 
+def _mlflow_assessments(info: Any) -> list[Mapping[str, Any]]:
+    trace = mapping(mapping(mapping(info).get("trace")).get("trace_info"))
+    return [mapping(each) for each in sequence(trace.get("assessments"))]
+
+
 def _mlflow_ids(info: Any, statement: str) -> list[str]:
     """Of the assessments that are there the ones that are this statement: one, or none."""
-    trace = mapping(mapping(mapping(info).get("trace")).get("trace_info"))
-    there = map(mapping, sequence(trace.get("assessments")))
+    there = _mlflow_assessments(info)
     return [str(each["assessment_id"]) for each in there if mapping(each.get("metadata")).get(_SLOT) == statement]
 
 

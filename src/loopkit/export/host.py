@@ -260,6 +260,9 @@ def _endpoints(provider: Any) -> Iterator[str]:
 
 def place_of(endpoint: str, *, grpc: bool) -> str:
     """Host, port and path: the same for all ways to write one place."""
-    parts = urlsplit(endpoint if "//" in endpoint else f"//{endpoint}")
-    port = parts.port or (4317 if grpc else 443 if parts.scheme == "https" else 80)
+    try:
+        parts = urlsplit(endpoint if "//" in endpoint else f"//{endpoint}")
+        port = parts.port or (4317 if grpc else 443 if parts.scheme == "https" else 80)
+    except ValueError:  # such as dns:collector:4317, which gRPC understands
+        return endpoint
     return f"{parts.hostname}:{port}" + ("" if grpc else parts.path.rstrip("/"))

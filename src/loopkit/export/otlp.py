@@ -1,7 +1,8 @@
 """Spans to an OTLP receiver: spooled on the worker's thread, sent on a thread of its own.
 
 At least once: a batch is struck off when the receiver has acknowledged it, so only a crash in between delivers it
-twice, byte for byte the same.
+twice, byte for byte the same. What is needed is imported here and not when it is first used, on a thread of ours: a
+fork amid an import leaves the child with a lock that nobody holds.
 """
 
 from __future__ import annotations
@@ -10,6 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_when_event_set,
+    wait_exponential,
+    wait_random,
+)
 
 from loopkit import _host
 from loopkit.capture.places import Place
@@ -27,6 +37,7 @@ from loopkit.wire.encode import encode_request, spans_in
 
 _LARGEST_BATCH = 2 << 20
 _LONGEST_WAIT = 30.0
+_OWN_WAIT = wait_exponential(multiplier=0.2, max=_LONGEST_WAIT) + wait_random(0, 0.2)
 _POLL = 0.02
 _OTHERS_POLL = 0.5
 """Seconds between looks while another process delivers."""
@@ -186,8 +197,6 @@ class OtlpSink(Sender[Transport]):
 
     def _deliver(self, transport: Transport, batch: Waiting, stop: threading.Event) -> bool:
         """Send one batch until it is acknowledged or refused for good, waiting longer each time; False when stopped."""
-        from tenacity import Retrying, retry_if_exception_type, sleep_using_event, stop_when_event_set
-
         retrying = Retrying(
             retry=retry_if_exception_type(NotNow),
             wait=_wait,
@@ -203,14 +212,19 @@ class OtlpSink(Sender[Transport]):
             return False  # stopped while waiting: it stays in the spool
         except Refused as refusal:
             _host.warn_once(f"refused {endpoint}", f"{endpoint} refuses: {refusal}")
-            self.spool.bury(batch, str(refusal))
+            try:
+                self.spool.bury(batch, str(refusal))
+            except OSError as full:  # those behind it would wait for ever, and their delivery makes room
+                _host.warn_once(f"letters {endpoint}", f"a refused batch can't be put aside, and is gone: {full}")
+                self.spool.strike_off(batch)
             self.refused += spans
             return True
         self.spool.strike_off(batch)
-        self.delivered += spans - rejected.spans
-        self.refused += rejected.spans
-        if rejected.spans:
-            _host.warn_once(f"rejected {endpoint}", f"{endpoint}: {rejected.spans} spans rejected: {rejected.said}")
+        not_taken = min(max(rejected.spans, 0), spans)
+        self.delivered += spans - not_taken
+        self.refused += not_taken
+        if not_taken:
+            _host.warn_once(f"rejected {endpoint}", f"{endpoint}: {not_taken} spans rejected: {rejected.said}")
         return True
 
     def _say_unreachable(self, error: BaseException | None) -> None:
@@ -235,10 +249,7 @@ def _portions(spans: list[bytes]) -> Iterator[list[bytes]]:
 
 
 def _wait(state: Any) -> float:
-    """As long as the receiver asked for, else exponentially longer with some jitter."""
-    from tenacity import wait_exponential, wait_random
-
+    """As long as the receiver asked for, and exponentially longer with some jitter at least."""
     error = state.outcome.exception()
-    if isinstance(error, NotNow) and error.seconds is not None:
-        return min(error.seconds, _LONGEST_WAIT)
-    return (wait_exponential(multiplier=0.2, max=_LONGEST_WAIT) + wait_random(0, 0.2))(state)
+    asked = error.seconds if isinstance(error, NotNow) and error.seconds is not None else 0.0
+    return max(min(asked, _LONGEST_WAIT), _OWN_WAIT(state))

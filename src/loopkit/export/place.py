@@ -27,7 +27,10 @@ def spools(home: str | os.PathLike[str] | None = None) -> dict[str, DiskSpool]:
     root = (home_directory() if home is None else Path(home)) / "spool"
     found: dict[str, DiskSpool] = {}
     for file in sorted(root.glob(f"*/{_ENDPOINT}")):
-        endpoint, limit, *name = file.read_text().split(maxsplit=2)
+        said = file.read_text().split(maxsplit=2)
+        if len(said) < 2 or not said[1].isdigit():  # written while a disk was full
+            continue
+        endpoint, limit, *name = said
         found[" ".join((endpoint, *name)).strip()] = DiskSpool(file.parent, int(limit), time.time_ns)
     return found
 
@@ -44,9 +47,9 @@ def spool_of(home: Path, destination: Destination) -> Spool:
             directory, destination.spool_bytes, time.time_ns,
             batches=destination.spool_batches, drop=destination.drop, chance=draw,
         )  # fmt: skip
-        (directory / _ENDPOINT).write_text(
-            f"{destination.endpoint} {destination.spool_bytes} {destination.name or ''}\n"
-        )
+        temporary = directory / f".{_ENDPOINT}-{os.getpid()}"
+        temporary.write_text(f"{destination.endpoint} {destination.spool_bytes} {destination.name or ''}\n")
+        os.replace(temporary, directory / _ENDPOINT)
     except (FileExistsError, NotADirectoryError) as error:
         raise InvalidSetting(
             f"the spool's directory {directory} can't be made, since {error.filename} is a file: move it away, or "

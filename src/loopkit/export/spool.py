@@ -214,8 +214,12 @@ class DiskSpool:
         self.strike_off(batch)
 
     def replay(self) -> int:
-        """Let the dead letters wait again; how many."""
-        kept = [letter for letter, _ in self.letters() if self.append(letter.read_bytes())]
+        """Let the dead letters wait again, as many as there is room for; how many."""
+        drop, self._drop = self._drop, "newest"  # what was never tried doesn't go for them
+        try:
+            kept = [letter for letter, _ in self.letters() if self.append(letter.read_bytes())]
+        finally:
+            self._drop = drop
         self.sync()
         for letter in kept:
             _unlink(letter, letter.with_suffix(_REASON))

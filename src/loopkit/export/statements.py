@@ -86,6 +86,11 @@ class Shown:
         """Whether it depends on the span that is meant: by a filter, or since its content may have to stay here."""
         return self.content or self._filter is not None
 
+    @property
+    def filters(self) -> bool:
+        """Whether spans have to pass a filter."""
+        return self._filter is not None
+
     def target(self, target: str) -> str:
         """What it is about, without what must not be said of that."""
         whole, part = split_target(target)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import time
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -54,6 +55,29 @@ class Transport(Protocol):
         ...
 
 
+def asked(client: httpx.Client, method: str, url: str, **request: Any) -> httpx.Response:
+    """The whole answer, of at most a megabyte, in at most twice the client's timeout. Raises `NotNow`."""
+    until = time.monotonic() + 2 * (client.timeout.read or 0.0)
+    try:
+        with client.stream(method, url, **request) as response:
+            body = bytearray()
+            for piece in response.iter_bytes():
+                body += piece
+                if len(body) > _LARGEST_ANSWER:
+                    raise NotNow(f"it answered more than {_LARGEST_ANSWER} bytes")
+                if time.monotonic() > until:
+                    raise NotNow("its answer took too long")
+            headers = [pair for pair in response.headers.raw if pair[0].lower() not in _OF_BODY]
+            return httpx.Response(response.status_code, headers=headers, content=bytes(body))
+    except (httpx.TransportError, httpx.DecodingError) as error:
+        raise NotNow(f"{type(error).__name__}: {error}") from error
+
+
+_LARGEST_ANSWER = 1 << 20
+_OF_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")
+"""What was true of it before it was read."""
+
+
 class HttpTransport:
     """OTLP/HTTP with protobuf."""
 
@@ -73,10 +97,7 @@ class HttpTransport:
         """See `Transport.send`."""
         # Level and time are fixed, so that a batch that is sent again is the same to the byte.
         body = gzip.compress(data, compresslevel=5, mtime=0) if self._zipped else data
-        try:
-            response = self._client.post(self._url, content=body, headers=self._headers)
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            raise NotNow(f"{type(error).__name__}: {error}") from error
+        response = asked(self._client, "POST", self._url, content=body, headers=self._headers)
         if response.is_success:
             return _rejected(response.content) if "protobuf" in response.headers.get("content-type", "") else _NOTHING
         raise failure(response)
@@ -186,5 +207,5 @@ def _retry_after(response: httpx.Response) -> float | None:
 def _pushback(failure: Any) -> float | None:
     for name, value in failure.trailing_metadata() or ():
         if name == "grpc-retry-pushback-ms":
-            return int(value) / 1000
+            return max(int(value) / 1000, 0.0)
     return None

@@ -95,6 +95,11 @@ def waiting_in(path: Path) -> list[Feedback]:
         return []
 
 
+def lies_beside(directory: Path) -> bool:
+    """Whether anything does, of any process."""
+    return any(path.stat().st_size for path in _files(directory) if path.exists())
+
+
 def _files(directory: Path) -> list[Path]:
     return sorted(directory.glob(f"feedback-*{_SUFFIX}"))
 

@@ -25,8 +25,6 @@ from loopkit.types import Feedback, Span, split_target
 from loopkit.wire.decode import decode_span
 
 _PORTION: Final = 1000
-LEASE_SECONDS: Final = 20
-"""That a taken target is somebody's."""
 _PLACED: Final = ("trace:", "session:")
 
 
@@ -74,11 +72,13 @@ class Untold:
 class Outbox:
     """One destination's."""
 
-    def __init__(self, store: Store, destination: str, clock: Callable[[], int]) -> None:
-        """A destination that is new begins with what comes from now on."""
+    def __init__(self, store: Store, destination: str, clock: Callable[[], int], lease: float) -> None:
+        """A destination that is new begins with what comes from now on. A taken target is somebody's for `lease`
+        seconds, longer than telling one statement can take."""
         self._store = store
         self._name = destination
         self._clock = clock
+        self._lease = int(lease * 1e9)
         with store.transaction() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO told SELECT ?, coalesce(max(seq), 0) FROM feedback", (destination,)
@@ -93,7 +93,9 @@ class Outbox:
         """Targets that nobody knew, and somebody does now, are due."""
         query = (
             "UPDATE untold SET state = 'due', due = ?1 WHERE destination = ?2 AND state = 'unknown' AND"
-            " (EXISTS (SELECT 1 FROM span WHERE response_id = target) OR EXISTS (SELECT 1 FROM tag WHERE tag = target))"
+            " (EXISTS (SELECT 1 FROM span WHERE response_id = target) OR EXISTS (SELECT 1 FROM tag WHERE tag = target)"
+            " OR EXISTS (SELECT 1 FROM span JOIN body ON body.span_id = span.id WHERE span.id = target)"
+            " OR (due <= ?1 AND due > since))"
         )
         with self._store.transaction() as connection:
             connection.execute(query, (self._clock(), self._name))
@@ -117,12 +119,12 @@ class Outbox:
             if connection.execute(is_any, (self._name, now)).fetchone() is None:  # no need to keep writers waiting
                 return []
             with begun(connection):
-                rows = connection.execute(query, (now + LEASE_SECONDS * 10**9, self._name, now, most)).fetchall()
+                rows = connection.execute(query, (now + self._lease, self._name, now, most)).fetchall()
         return sorted((Due(*row) for row in rows), key=lambda due: due.seq)
 
     def renew(self, due: Due) -> Due | None:
         """Have it for longer; None where somebody else has it by now."""
-        until = self._clock() + LEASE_SECONDS * 10**9
+        until = self._clock() + self._lease
         query = "UPDATE untold SET leased_until = ? WHERE destination = ? AND target = ? AND leased_until = ?"
         with self._store.transaction() as connection:
             count = connection.execute(query, (until, self._name, due.target, due.lease)).rowcount

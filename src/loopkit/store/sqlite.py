@@ -386,6 +386,13 @@ class Store(Database):
                 " ON CONFLICT DO UPDATE SET due = excluded.due, tries = 0, state = 'due', reason = NULL",
                 (*listed, self._clock.now()),
             )
+            told = canonical(sorted({split_target(meant[id])[0] for id in events if id in meant}))
+            connection.execute(  # whatever name of it they were told under
+                "INSERT INTO untold (destination, target, seq, since, due) SELECT DISTINCT destination, target, 0, ?2,"
+                " ?2 FROM statement JOIN json_each(?1) ON about = value OR about LIKE value || '#%' WHERE true"
+                " ON CONFLICT DO UPDATE SET due = excluded.due, tries = 0, state = 'due', reason = NULL",
+                (told, self._clock.now()),
+            )
             connection.execute("DELETE FROM feedback WHERE id IN (SELECT value FROM json_each(?))", listed)
             for seq, kind, id, body in connection.execute("SELECT seq, kind, id, body FROM document").fetchall():
                 mentioned = {span for span in SPAN_ID.findall(body) if is_theirs(span)}
