@@ -7,7 +7,7 @@ https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from loopkit.capture.dialects._content import (
 from loopkit.capture.dialects._endpoint import Endpoint, text_parts
 from loopkit.capture.dialects._loose import loose
 from loopkit.capture.dialects._protocol import Dialect, Fold
+from loopkit.capture.dialects._streams import Place, PlainStream
 from loopkit.capture.dialects.anthropic_messages import Messages
 from loopkit.capture.dialects.openai_chat import Chat
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
@@ -43,7 +44,7 @@ _FINISH = {
 }  # fmt: skip
 
 
-class Converse:
+class Converse(PlainStream):
     """Converse and ConverseStream. The request is the call's arguments, the response a dict."""
 
     name = "bedrock.converse"
@@ -113,6 +114,25 @@ class Converse:
         message = mapping(output.get("message"))
         content = changed(message.get("content") or [], change)
         return {**response, "output": {**output, "message": {**message, "content": content}}}
+
+    def places(self, plain: Any) -> Iterator[Place]:
+        """See `PlainStream.places`."""
+        start = mapping(plain.get("contentBlockStart"))
+        if use := mapping(mapping(start.get("start")).get("toolUse")):
+            yield Place(None, None, (start.get("contentBlockIndex", 0), "input"), "tool_call", use.get("name"))
+        block = mapping(plain.get("contentBlockDelta"))
+        index, delta = block.get("contentBlockIndex", 0), mapping(block.get("delta"))
+        for name, holder in (("text", delta), ("reasoning", mapping(delta.get("reasoningContent")))):
+            if isinstance(holder.get("text"), str):
+                yield Place(holder, "text", (index, name))
+        used = mapping(delta.get("toolUse"))
+        if isinstance(used.get("input"), str):
+            yield Place(used, "input", (index, "input"), "tool_call")
+
+    def ended(self, chunk: Any) -> list[Any]:
+        """See `Streaming.ended`."""
+        stop = mapping(mapping(chunk).get("contentBlockStop"))
+        return [stop.get("contentBlockIndex", 0)] if stop else []
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """See `Conversation.render`."""

@@ -5,7 +5,7 @@ Shapes: https://docs.cohere.com/reference/chat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from loopkit.capture.dialects._content import (
 )
 from loopkit.capture.dialects._endpoint import Endpoint, as_dict
 from loopkit.capture.dialects._protocol import Fold
+from loopkit.capture.dialects._streams import Place, PlainStream
 from loopkit.capture.dialects.openai_chat import Chat, message_of
 from loopkit.types import Kind, Message, ModelCall, Part, Usage
 
@@ -31,7 +32,7 @@ _FINISH = {
 }  # fmt: skip
 
 
-class CohereChat(Chat):
+class CohereChat(PlainStream, Chat):
     """Chat."""
 
     name = "cohere.chat"
@@ -83,6 +84,26 @@ class CohereChat(Chat):
         if getattr(response, "message", None) is not None:
             change_within(response.message, change)
         return response
+
+    def places(self, plain: Any) -> Iterator[Place]:
+        """See `PlainStream.places`."""
+        index, message = plain.get("index") or 0, mapping(mapping(plain.get("delta")).get("message"))
+        content = mapping(message.get("content"))
+        for name in ("text", "thinking"):
+            if isinstance(content.get(name), str):
+                yield Place(content, name, (f"content {index}", name))
+        if isinstance(message.get("tool_plan"), str):
+            yield Place(message, "tool_plan", ("plan",))
+        function = mapping(mapping(message.get("tool_calls")).get("function"))
+        if isinstance(function.get("arguments"), str):
+            yield Place(function, "arguments", (f"call {index}",), "tool_call", function.get("name"))
+
+    def ended(self, chunk: Any) -> list[Any]:
+        """See `Streaming.ended`."""
+        ends = {"content-end": "content", "tool-call-end": "call"}
+        event = as_dict(chunk)
+        kind = ends.get(str(event.get("type")))
+        return [] if kind is None else [f"{kind} {event.get('index') or 0}"]
 
     def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
         """See `Conversation.send`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from loopkit.capture.dialects._content import (
@@ -22,6 +22,7 @@ from loopkit.capture.dialects._content import (
     total,
 )
 from loopkit.capture.dialects._endpoint import Endpoint
+from loopkit.capture.dialects._streams import Place, PlainStream
 from loopkit.types import Kind, Message, ModelCall, Part, Usage, Variant
 
 Request = Mapping[str, Any]
@@ -53,7 +54,7 @@ _FINISH = {
 _NOT_PARAMETERS = frozenset(("contents", "systemInstruction", "tools", "model", "generationConfig", "stream"))
 
 
-class GenerateContent:
+class GenerateContent(PlainStream):
     """generateContent, whole and streamed. What the SDK gives back here is the HTTP response, with its body as text."""
 
     name = "google.generate_content"
@@ -135,6 +136,29 @@ class GenerateContent:
             if isinstance(content, dict):
                 content["parts"] = changed(mapping(content).get("parts") or [], change)
         return response.model_copy(update={"body": json.dumps(body)})
+
+    def opened(self, chunk: Any) -> Any:
+        """See `PlainStream.opened`."""
+        return _body(chunk)
+
+    def closed(self, chunk: Any, plain: Any) -> Any:
+        """See `PlainStream.closed`."""
+        return chunk.model_copy(update={"body": json.dumps(plain)})
+
+    def places(self, plain: Any) -> Iterator[Place]:
+        """See `PlainStream.places`."""
+        for each in objects(plain.get("candidates")):
+            index, parts = each.get("index") or 0, mapping(each.get("content")).get("parts")
+            for number, part in enumerate(objects(parts)):
+                if isinstance(part.get("text"), str):
+                    yield Place(part, "text", (index, "thought" if part.get("thought") else "text"))
+                else:
+                    yield Place(parts, number, None)
+
+    def ended(self, chunk: Any) -> list[Any]:
+        """See `Streaming.ended`."""
+        found = objects(_body(chunk).get("candidates"))
+        return [each.get("index") or 0 for each in found if each.get("finishReason")]
 
     def render(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """See `Conversation.render`."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from loopkit.capture.dialects._content import mapping
 from loopkit.capture.dialects._loose import loose, plain
 from loopkit.capture.dialects._protocol import Fold
+from loopkit.capture.dialects._streams import Place, PlainStream, finished, in_choices
 from loopkit.capture.dialects.openai_chat import Chat, ChatFold
 
 
-class HuggingFaceChat(Chat):
+class HuggingFaceChat(PlainStream, Chat):
     """Chat."""
 
     name = "hugging_face.chat"
@@ -28,6 +29,22 @@ class HuggingFaceChat(Chat):
         """See `Dialect.with_output`."""
         cls: Any = response.__class__
         return cls.parse_obj_as_instance(plain(self._changed(loose(mapping(response)), change)))
+
+    def opened(self, chunk: Any) -> Any:
+        """See `PlainStream.opened`."""
+        return plain(loose(mapping(chunk)))
+
+    def closed(self, chunk: Any, plain: Any) -> Any:
+        """See `PlainStream.closed`."""
+        return chunk.__class__.parse_obj_as_instance(plain)
+
+    def places(self, plain: Any) -> Iterator[Place]:
+        """See `PlainStream.places`."""
+        return in_choices(plain.get("choices"))
+
+    def ended(self, chunk: Any) -> list[Any]:
+        """See `Streaming.ended`."""
+        return finished(self.opened(chunk).get("choices"))
 
     def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
         """See `Conversation.send`."""

@@ -5,11 +5,12 @@ Shapes: https://docs.mistral.ai/api
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from loopkit.capture.dialects._content import changed_texts, mapping, objects
 from loopkit.capture.dialects._protocol import Fold
+from loopkit.capture.dialects._streams import Place, PlainStream, in_choices
 from loopkit.capture.dialects.openai_chat import Chat, ChatFold
 from loopkit.capture.dialects.openai_endpoints import Embeddings
 from loopkit.types import Message, ModelCall, Part
@@ -17,7 +18,7 @@ from loopkit.types import Message, ModelCall, Part
 Request = Mapping[str, Any]
 
 
-class MistralChat(Chat):
+class MistralChat(PlainStream, Chat):
     """Chat, and agents, which have an id in the place of a model."""
 
     name = "mistral.chat"
@@ -61,6 +62,14 @@ class MistralChat(Chat):
             for call in message.tool_calls or ():
                 call.function.arguments = changed_texts(call.function.arguments, change)
         return copy
+
+    def places(self, plain: Any) -> Iterator[Place]:
+        """See `PlainStream.places`."""
+        return in_choices(mapping(plain.get("data")).get("choices"))
+
+    def ended(self, chunk: Any) -> list[Any]:
+        """See `Streaming.ended`."""
+        return [choice.index for choice in chunk.data.choices if choice.finish_reason]
 
     def text(self, response: Any) -> str:
         """See `Conversation.text`."""

@@ -5,7 +5,7 @@ Shapes: https://docs.ollama.com/api
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from loopkit.capture.dialects._content import (
 )
 from loopkit.capture.dialects._endpoint import as_dict
 from loopkit.capture.dialects._protocol import Fold
+from loopkit.capture.dialects._streams import Place, PlainStream
 from loopkit.capture.dialects.openai_chat import Chat, change_text, message_of
 from loopkit.types import Kind, Message, ModelCall, Part, Usage
 
@@ -30,7 +31,7 @@ _NOT_PARAMETERS = frozenset(
 )
 
 
-class OllamaChat(Chat):
+class OllamaChat(PlainStream, Chat):
     """Chat."""
 
     name = "ollama.chat"
@@ -79,6 +80,21 @@ class OllamaChat(Chat):
         if getattr(response, "message", None) is not None:
             change_within(response.message, change)
         return response
+
+    def places(self, plain: Any) -> Iterator[Place]:
+        """See `PlainStream.places`."""
+        plain.pop("logprobs", None)
+        message = mapping(plain.get("message"))
+        for holder, name in ((message, "content"), (message, "thinking"), (plain, "response"), (plain, "thinking")):
+            if isinstance(holder.get(name), str):
+                yield Place(holder, name, (name,))
+        for call in objects(message.get("tool_calls")):
+            function = mapping(call.get("function"))
+            yield Place(function, "arguments", None, "tool_call", function.get("name"))
+
+    def ended(self, chunk: Any) -> list[Any]:
+        """See `Streaming.ended`."""
+        return ["content", "thinking", "response"] if as_dict(chunk).get("done") else []
 
     def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
         """See `Conversation.send`."""
