@@ -422,6 +422,7 @@ def test_a_large_span_of_others_loses_what_is_too_much_and_not_itself() -> None:
     with recording(store=True):
         with provider.get_tracer("theirs").start_as_current_span("chat", attributes=told):
             pass
+        assert loopkit.flush(60)
         (span,) = loopkit.open_store().spans()
         assert (span.name, span.content_status) == ("chat", "truncated")
         assert only_call().usage.input_tokens == 7

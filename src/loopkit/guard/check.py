@@ -146,7 +146,7 @@ class Check(Protocol):
     It may also have `how` (see `How`), and, for streams, a `window`, or `find(text)`, `open_at(text, start)`,
     `why(found)` and `action` (see `SpanCheck`); without them it is asked about a text as a whole. With `once_a_call` it
     is asked about a call, not about its texts, at the stage "input". With `used` it is told what models used (see
-    `Meter`). Provisional.
+    `Meter`). With `follow()` it looks at streams as they come (see `Follower`). Provisional.
     """
 
     @property

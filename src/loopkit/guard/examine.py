@@ -83,8 +83,12 @@ class Examination:
         """What a check says that answers at once."""
         if place.breaker.is_open():
             return self.failed(place, seen, _LEFT_ALONE)
+        return self.answered(place, seen, partial(place.ask, text, seen))
+
+    def answered(self, place: Placed, seen: Seen, ask: Callable[[], Any]) -> Verdict:
+        """What is asked of a check amounts to."""
         try:
-            trip = _trip(place.ask(text, seen))
+            trip = _trip(ask())
         except Exception as error:  # noqa: BLE001  # a check may raise anything; its class says what that means
             return self.failed(place, seen, _words(error), error)
         place.breaker.worked()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from loopkit.capture.chain import Effect
@@ -12,7 +13,7 @@ from loopkit.capture.dialects._content import Said, Whose
 from loopkit.detect.patterns import Finding
 from loopkit.guard.check import Placed, Seen
 from loopkit.guard.examine import STOPPING, Examination, error_of, finds_spans, is_drawn
-from loopkit.guard.stream import Edits, SpanWatch, Windows
+from loopkit.guard.stream import Edits, Follower, SpanWatch, Windows
 from loopkit.types import Verdict
 
 Looks: TypeAlias = "list[tuple[tuple[Placed, ...], Seen]]"
@@ -53,6 +54,7 @@ class Gate:
         self._examination = examination
         self._spans: list[_Spans] = []
         self._windows: list[tuple[Placed, Seen, Windows]] = []
+        self._followers: list[tuple[Placed, Seen, Follower]] = []
         self._wholes: Looks = []
         self._after: Looks = [
             (tuple(each for each in places if each.how.run == "after"), seen) for places, seen in looks
@@ -64,6 +66,7 @@ class Gate:
                 in_parts = [each for each in taking if finds_spans(each) and not each.breaker.is_open()]
                 self._spans += [_Spans(each, seen, SpanWatch(each.check)) for each in in_parts]  # type: ignore[arg-type]  # asked just now
                 rest = [each for each in taking if each not in in_parts]
+                rest = [each for each in rest if not self._follows(each, seen)]
                 windowed = [each for each in rest if window_of(each)]
                 self._windows += [(each, seen, Windows(window_of(each))) for each in windowed]
                 rest = [each for each in rest if each not in windowed]
@@ -82,6 +85,14 @@ class Gate:
         """Where something was found that is not to go on."""
         self.is_over = False
 
+    def _follows(self, place: Placed, seen: Seen) -> bool:
+        """Whether its check looks at the text as it comes."""
+        follow: Callable[[], Follower | None] | None = getattr(place.check, "follow", None)
+        follower = None if follow is None or place.breaker.is_open() else follow()
+        if follower is not None:
+            self._followers.append((place, seen, follower))
+        return follower is not None
+
     @property
     def text(self) -> str:
         """All that has come, where it was kept."""
@@ -99,6 +110,7 @@ class Gate:
             self._pieces.append(piece)
         self.length += len(piece)
         self._look(piece, final=final)
+        self._follow(piece, final=final)
         for place, seen, windows in self._windows:
             for window in windows.feed(piece, final=final):
                 verdict, _ = yield from self._examination.of([place], window, seen, runs=_ANY, is_drawn_already=True)
@@ -116,7 +128,8 @@ class Gate:
             self.settled = self._settled()
 
     def _settled(self) -> int:
-        settled = [each.watch.settled for each in self._spans] + [each.settled for *_, each in self._windows]
+        others = [*self._windows, *self._followers]
+        settled = [each.watch.settled for each in self._spans] + [each.settled for *_, each in others]
         found = min(settled, default=self.length)
         return found if self._limit is None else min(found, self._limit)
 
@@ -128,6 +141,16 @@ class Gate:
             return self._instead if is_again else ""
         said, self._instead_left = self._instead_left, ""
         return said
+
+    def _follow(self, piece: str, *, final: bool) -> None:
+        for each in list(self._followers):
+            place, seen, follower = each
+            verdict = self._examination.answered(place, seen, partial(follower.feed, piece, final=final))
+            if verdict.action in STOPPING:
+                self.settled = min(self._settled(), follower.settled)
+                raise Stopped(verdict)
+            if verdict.action != "allow":  # said once
+                self._followers.remove(each)
 
     def _look(self, piece: str, *, final: bool) -> None:
         for each in list(self._spans):

@@ -110,6 +110,17 @@ _OFTEN: Final = 32
 """Characters held back of which every piece is looked at, times eight."""
 
 
+class Follower(Protocol):
+    """A check's look at one text as it comes. A check may have `follow()`, which makes one, or None."""
+
+    settled: int
+    """Up to here the text may go on."""
+
+    def feed(self, piece: str, *, final: bool) -> Any:
+        """The next piece. Gives a `Trip` where the text is not to go on, after what is settled; else None."""
+        ...
+
+
 class Windows:
     """The windows of one text, for checks that look at so many characters at a time; each overlaps the one before by
     half."""

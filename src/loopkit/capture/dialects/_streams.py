@@ -56,10 +56,14 @@ class PlainStream:
         """See `Streaming.ended`."""
         return []
 
+    def _speaking(self, plain: Any) -> Iterator[Place]:
+        """Those that aren't empty; a tool that is announced is to be known."""
+        return (each for each in self.places(plain) if each.of == "tool_call" or each.holder[each.key])
+
     def pieces(self, chunk: Any) -> list[Piece]:
         """See `Streaming.pieces`."""
         found: list[Piece] = []
-        for place in self.places(self.opened(chunk)):
+        for place in self._speaking(self.opened(chunk)):
             if place.channel is None:
                 whole = heard(partial(_changed, place))
                 found += [Piece((), each.text, each.of, each.tool, is_whole=True) for each in whole]
@@ -75,7 +79,7 @@ class PlainStream:
         def put(_: Said) -> str:
             return next(left)
 
-        for place in self.places(plain):
+        for place in self._speaking(plain):
             if place.channel is None:
                 place.holder[place.key] = _changed(place, Listener(put))
             elif place.holder is None:
