@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from loopkit.errors import InvalidInput
 from loopkit.evals.gating import EvaluatorCheck
-from loopkit.guard.check import Action, How, action_of
+from loopkit.guard.check import Action, How, whole_action
 from loopkit.types import Example, Score
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Evaluator:
         if any(map(inspect.iscoroutinefunction, (self.function, type(self.function).__call__))):
             raise InvalidInput(f"the evaluator {self.name!r} is async: give it to checks.passes(), which awaits")
         why = "it says how good a text is, not how to mend it"
-        taken = action_of(action, but=("redact", "replace"), why=why)
+        taken = whole_action(action, why)
         return EvaluatorCheck(self.name, self.score, float(least), taken, How.of(how))
 
     def score(self, output: Any, example: Example) -> Score:

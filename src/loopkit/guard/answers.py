@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from loopkit._extras import require
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, whole_action
 from loopkit.guard.scanning import JsonScanner
 
 if TYPE_CHECKING:
@@ -169,9 +169,7 @@ def valid_json(
     repair = not incremental if repair is None else repair
     shape = None if schema is None else shape_of(schema)
     why = "what is wrong is mended by repair, or not at all"
-    return JsonCheck(
-        action_of(action, but=("redact", "replace"), why=why), shape, bool(repair), bool(incremental), How.of(how)
-    )
+    return JsonCheck(whole_action(action, why), shape, bool(repair), bool(incremental), How.of(how))
 
 
 def _mended(text: str) -> str | None:

@@ -215,8 +215,7 @@ class How:
             raise InvalidInput(f"on_error is {how.on_error!r}: choose open or closed")
         if how.timeout is not None and not _is_number(how.timeout, 0, None):
             raise InvalidInput(f"timeout is {how.timeout!r}: give seconds, more than none")
-        if not _is_number(how.sample, 0, 1):
-            raise InvalidInput(f"sample is {how.sample!r}: give a share, more than 0 and at most 1")
+        share_of("sample", how.sample)
         return how
 
 
@@ -325,6 +324,19 @@ def action_of(action: Any, *, but: tuple[str, ...] = (), why: str = "") -> Actio
     if action not in ACTIONS:
         raise InvalidInput(f"action is {action!r}: choose {_choices(but)}")
     return action  # type: ignore[no-any-return]
+
+
+def share_of(name: str, value: Any) -> float:
+    """Raises `InvalidInput` for what is none."""
+    if not _is_number(value, 0, 1):
+        raise InvalidInput(f"{name} is {value!r}: give a share, more than 0 and at most 1")
+    return float(value)
+
+
+def whole_action(action: Any, why: str) -> Action:
+    """Of a check that has no place to show for what it finds: raises `InvalidInput`, and says why, for one that would
+    change the text."""
+    return action_of(action, but=("redact", "replace"), why=why)
 
 
 def _choices(but: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, whole_action
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -72,4 +72,4 @@ def passes(
     is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
     kind = AsyncFunctionCheck if is_async else FunctionCheck
     asked: Any = function
-    return kind(called, asked, action_of(action, but=("redact", "replace"), why=why), reason, How.of(how))
+    return kind(called, asked, whole_action(action, why), reason, How.of(how))

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of, texts_of
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, share_of, texts_of, whole_action
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -167,11 +166,10 @@ def grounded(
 
         checks.grounded(action="retry", tasks=["answer_from_manual"])
     """
-    if not isinstance(least, (int, float)) or isinstance(least, bool) or not 0 < least <= 1:
-        raise InvalidInput(f"least is {least!r}: give a share, more than 0 and at most 1")
+    least = share_of("least", least)
     texts = texts_of("grounded(sources=)", sources)
-    taken = action_of(action, but=("redact", "replace"), why="it finds sentences that can't be mended")
-    return GroundedCheck(taken, float(least), Sources(texts) if texts else None, How.of(how))
+    taken = whole_action(action, "it finds sentences that can't be mended")
+    return GroundedCheck(taken, least, Sources(texts) if texts else None, How.of(how))
 
 
 def _sentences(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from loopkit.detect.folding import views
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, whole_action
 from loopkit.guard.weights import Source, Weights, weights_of
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def injection(
     spelled out, in base64, hex, URL or HTML escapes. By rules, and by `weights`: those that ship, your own (`fit`,
     `Weights.save`), or None for rules alone."""
     why = "injection finds no place in the text that could be redacted"
-    taken = action_of(action, but=("redact", "replace"), why=why)
+    taken = whole_action(action, why)
     return InjectionCheck(taken, None if weights is None else weights_of(weights), How.of(how))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loopkit._extras import require
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of, texts_of
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, texts_of, whole_action
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -64,4 +64,4 @@ def language(allow: Iterable[str], *, action: Action = "block", **how: Unpack[Op
     if unknown or not codes:
         raise InvalidInput(f"language() got {unknown or 'no languages'}: give codes such as 'en', 'de' or 'pt'")
     why = "it is of the text as a whole"
-    return LanguageCheck(action_of(action, but=("redact", "replace"), why=why), codes, identifier.rank, How.of(how))
+    return LanguageCheck(whole_action(action, why), codes, identifier.rank, How.of(how))

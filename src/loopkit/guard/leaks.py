@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from loopkit.detect.folding import views
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, whole_action
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -70,7 +70,7 @@ def leakage(
     passages = frozenset(each for prompt in texts for each in _passages(prompt, words))
     why = "it tells that something has leaked, not where"
     return LeakCheck(
-        action_of(action, but=("redact", "replace"), why=why), tuple(each.casefold() for each in given), passages,
+        whole_action(action, why), tuple(each.casefold() for each in given), passages,
         words, How.of(how),
     )  # fmt: skip
 

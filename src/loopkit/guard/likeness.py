@@ -11,7 +11,7 @@ from zlib import crc32
 
 from loopkit.detect.folding import folded, views
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of, texts_of
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, share_of, texts_of, whole_action
 from loopkit.guard.weights import Source, Weights, weights_of
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def similar(
 
         checks.similar(Path("attacks.txt").read_text().splitlines(), name="known_attack")
     """
-    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share <= 1:
-        raise InvalidInput(f"share is {share!r}: give a share, more than 0 and at most 1")
+    share = share_of("share", share)
     holding: dict[int, list[int]] = defaultdict(list)
     sizes: list[int] = []
     for text in filter(str.strip, texts_of("similar()", texts)):  # a file has empty lines
@@ -75,9 +74,9 @@ def similar(
         sizes.append(len(runs))
     if not sizes:
         raise InvalidInput("similar() got no texts")
-    taken = action_of(action, but=("redact", "replace"), why=_WHOLE)
+    taken = whole_action(action, _WHOLE)
     return SimilarCheck(
-        name, taken, {run: tuple(numbers) for run, numbers in holding.items()}, tuple(sizes), float(share), How.of(how)
+        name, taken, {run: tuple(numbers) for run, numbers in holding.items()}, tuple(sizes), share, How.of(how)
     )
 
 
@@ -106,7 +105,7 @@ def labelled(name: str, weights: Source, *, action: Action = "block", **how: Unp
 
     checks.labelled("off_topic", checks.Weights.fit(texts, labels, threshold=0.8))
     """
-    taken = action_of(action, but=("redact", "replace"), why=_WHOLE)
+    taken = whole_action(action, _WHOLE)
     return LabelledCheck(name, taken, weights_of(weights), How.of(how))
 
 

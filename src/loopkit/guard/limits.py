@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from loopkit._prices import Price, cost_of, load_prices
 from loopkit.capture.chain import Call
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, whole_action
 from loopkit.types import ModelCall, Usage
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def length(
         raise InvalidInput(f"length() got most={most!r} and least={least!r}: every text would pass, or none")
     if unit not in get_args(Unit):
         raise InvalidInput(f"unit is {unit!r}: choose {' or '.join(get_args(Unit))}")
-    return LengthCheck(action_of(action, but=("redact", "replace"), why=_NO_PLACE), least, most, unit, How.of(how))
+    return LengthCheck(whole_action(action, _NO_PLACE), least, most, unit, How.of(how))
 
 
 class Allowances:
@@ -141,7 +141,7 @@ def rate(
     this process. A user who was silent may make all of them at once. At other stages than "input" it counts texts."""
     if not isinstance(calls, int) or isinstance(calls, bool) or calls < 1:
         raise InvalidInput(f"calls is {calls!r}: give a number, 1 or more")
-    action = action_of(action, but=("redact", "replace"), why=_NO_PLACE)
+    action = whole_action(action, _NO_PLACE)
     return RateCheck(action, Allowances(float(calls), _more_than_none("seconds", seconds), now), How.of(how))
 
 
@@ -212,7 +212,7 @@ def budget(
     """
     if (tokens is None) == (cost is None):
         raise InvalidInput("budget() takes one of tokens= and cost=: give each a check of its own")
-    action = action_of(action, but=("redact", "replace"), why=_NO_PLACE)
+    action = whole_action(action, _NO_PLACE)
     most = _more_than_none("tokens", tokens) if cost is None else _more_than_none("cost", cost)
     allowances = Allowances(most, _more_than_none("seconds", seconds), now)
     return BudgetCheck(action, allowances, None if cost is None else _prices(prices), How.of(how))

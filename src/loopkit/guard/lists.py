@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from loopkit.detect.folding import folded
 from loopkit.detect.patterns import Finding
 from loopkit.errors import InvalidInput
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of, texts_of
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, texts_of, whole_action
 from loopkit.guard.spans import Finder, finding_action
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def required(phrases: Iterable[str], *, action: Action = "retry", **how: Unpack[
     if not found:
         raise InvalidInput("required() got no phrases")
     why = "what is missing has no place"
-    return RequiredCheck(action_of(action, but=("redact", "replace"), why=why), found, How.of(how))
+    return RequiredCheck(whole_action(action, why), found, How.of(how))
 
 
 def _by_first(phrases: Iterable[Phrase]) -> dict[str, tuple[Phrase, ...]]:

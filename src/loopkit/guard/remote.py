@@ -31,8 +31,8 @@ from loopkit.guard.check import (
     OnError,
     Seen,
     Trip,
-    action_of,
     texts_of,
+    whole_action,
 )
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def http(
     if headers is not None and not isinstance(headers, Mapping):
         raise InvalidInput(f"{name}() got headers of {type(headers).__name__}: give a dict")
     return HttpCheck(
-        name, action_of(action, but=("redact", "replace"), why="then the service has to give the text"), url,
+        name, whole_action(action, "then the service has to give the text"), url,
         dict(headers or {}), body or _told, read or _verdict, _within(how, _SECONDS),
     )  # fmt: skip
 
@@ -202,7 +202,7 @@ def _asking(
     if not isinstance(model, str) or not model:
         raise InvalidInput(f"{name}() got the model {model!r}: give its name")
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-    taken = action_of(action, but=("redact", "replace"), why="it says that something is wrong, not where")
+    taken = whole_action(action, "it says that something is wrong, not where")
     return ModelCheck(name, taken, url.rstrip("/"), model, headers, how=_within(how, _MODEL_SECONDS), **asked)
 
 

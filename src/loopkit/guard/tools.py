@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopkit.errors import InvalidInput
 from loopkit.guard.answers import Shape, shape_of
-from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, action_of
+from loopkit.guard.check import ALONE, PLAINLY, Action, How, OnError, Seen, Trip, whole_action
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -70,4 +70,4 @@ def tools(
         raise InvalidInput(f"side_effects has {unknown}: they aren't on the list of tools, so they are never called")
     shapes = {name: None if shape is None else shape_of(shape) for name, shape in named.items()}
     why = "a call is made or not"
-    return ToolCheck(action_of(action, but=("redact", "replace"), why=why), shapes, effects, How.of(how))
+    return ToolCheck(whole_action(action, why), shapes, effects, How.of(how))
