@@ -38,6 +38,8 @@ class Call:
     """Of the function."""
     latest: list[Call] = field(default_factory=list, compare=False, repr=False)
     """What `sent` gives. All that came of one call share it."""
+    settled: set[int] = field(default_factory=set, compare=False, repr=False)
+    """By `id`, the checks that have read its stream already, and found nothing; shared likewise."""
 
     @property
     def sent(self) -> Call | None:
@@ -60,12 +62,16 @@ class Call:
             return replace(self, request=self.dialect.with_input(self.request, change))
         return replace(self, request=changed_texts(dict(self.request), change))
 
-    def told(self, message: str, result: Any) -> Call:
-        """The call once more, after the model was told what was wrong with its answer; a function is told nothing."""
+    def words(self, result: Any) -> str:
+        """What the model answered."""
+        text: Callable[[Any], str] | None = getattr(self.dialect, "text", None)
+        return "" if text is None else text(result)
+
+    def told(self, message: str, words: str) -> Call:
+        """The call once more, after the model was told what was wrong with these words of it; a function is told
+        nothing."""
         if self.dialect is None:
             return self
-        text: Any = getattr(self.dialect, "text", None)
-        words = "" if text is None else text(result)
         with_turns = getattr(self.dialect, "with_turns", None)
         if with_turns is not None:
             turns = [*([("assistant", words)] if words else []), ("user", message)]
@@ -140,6 +146,13 @@ class OutOfTime(TimeoutError):
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """Yielded: read a stream to its end. Given are its chunks, or its exception is raised."""
+
+    stream: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Yielded amid long computing: lets others go on in an event loop."""
 
@@ -153,7 +166,7 @@ class Interrupt(BaseException):
         self.error = error
 
 
-Effect: TypeAlias = "Begin | Join | Pause"
+Effect: TypeAlias = "Begin | Join | Read | Pause"
 Plan: TypeAlias = "Generator[Call | Effect, Any, Any]"
 Passing: TypeAlias = "Generator[Effect, Any, list[Any]]"
 
@@ -219,7 +232,9 @@ def compose(interceptors: tuple[Interceptor, ...], call: Call) -> Plan:
         while True:
             try:
                 if isinstance(step, Call):
-                    mine = step if step.latest is call.latest else replace(step, latest=call.latest)
+                    mine = (
+                        step if step.latest is call.latest else replace(step, latest=call.latest, settled=call.settled)
+                    )
                     result = yield from compose(interceptors[1:], mine)
                 else:
                     result = yield step

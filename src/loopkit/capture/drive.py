@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
-from loopkit.capture.chain import Begin, Call, Effect, Interrupt, Join, OutOfTime, Plan, Running, forgotten
+from loopkit.capture.chain import Begin, Call, Effect, Interrupt, Join, OutOfTime, Plan, Read, Running, forgotten
 
 Left = Callable[[Any], None]
 """Is given the future of a call for which nobody waits any longer."""
@@ -54,7 +54,7 @@ def drive(plan: Plan, send: Callable[[Call], Any], left: Left = _nobody) -> Any:
                     begun.remove(step.running)
                     result = _join(step.running, step.seconds)
                 else:
-                    result = None
+                    result = list(step.stream) if isinstance(step, Read) else None
             except StopIteration as error:
                 step = plan.throw(_Stopped(error))
             except (Exception, Interrupt) as error:  # noqa: BLE001  # the interceptors decide what becomes of it
@@ -92,6 +92,8 @@ async def adrive(plan: Plan, send: Callable[[Call], Awaitable[Any]], left: Left 
                 elif isinstance(step, Join):
                     begun.remove(step.running)
                     result = await _ajoin(step.running, step.seconds)
+                elif isinstance(step, Read):
+                    result = [chunk async for chunk in step.stream]
                 else:
                     await asyncio.sleep(0)
                     result = None

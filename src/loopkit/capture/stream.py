@@ -130,6 +130,27 @@ def watch_stream(stream: Any, recording: Recording, filters: tuple[Filter, ...],
     return stream
 
 
+def is_readable(stream: Any) -> bool:
+    """Whether it can be read, and given to its reader as if it hadn't been."""
+    is_sdks = hasattr(stream, "response") and (hasattr(stream, "_iterator") or hasattr(stream, "generator"))
+    return is_sdks or hasattr(stream, "__next__") or hasattr(stream, "__anext__")
+
+
+def unread(stream: Any, chunks: list[Any]) -> Any:
+    """A stream that has been read, from its beginning: the SDK's object, or a generator in the place of one."""
+    again = _again(chunks) if hasattr(stream, "__aiter__") else iter(chunks)
+    for name in ("_iterator", "generator"):
+        if hasattr(stream, name) and hasattr(stream, "response"):
+            setattr(stream, name, again)
+            return stream
+    return again
+
+
+async def _again(chunks: list[Any]) -> AsyncIterator[Any]:
+    for chunk in chunks:
+        yield chunk
+
+
 def watch_raw(raw: Any, recording: Recording, filters: tuple[Filter, ...]) -> Any:
     """A raw response whose body hasn't been read: recorded when the application reads, parses or closes it."""
     busy = _watch_close(raw.http_response, recording)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from loopkit.capture.dialects._protocol import Piece, Streaming
 from loopkit.errors import Blocked
 from loopkit.guard.examine import Examination
 from loopkit.guard.gate import Gate, LooksAt, Stopped
-from loopkit.types import Part, Verdict
+from loopkit.types import Message, Part, Verdict
 from loopkit.wire.messages import dumps
 
 
@@ -210,17 +210,21 @@ class WholeStream:
 
     def end(self) -> Passing:
         """See `Filter.end`."""
-        for message in self._dialect.answered(self._fold.result()):
-            for said in filter(None, map(_said, message.parts)):
-                gate = Gate(self._examination, self._looks_at(said), said.of)
-                try:
-                    yield from gate.feed(said.text, final=True)
-                except Stopped as stopped:
-                    raise stopped.blocked from None
-                if gate.passed(said.text, 0) != said.text:
-                    why = "this provider's stream can't be redacted"
-                    raise Blocked(Verdict(action="block", check="stream", stage="output", reason=why))
+        for said in texts_said(self._dialect.answered(self._fold.result())):
+            gate = Gate(self._examination, self._looks_at(said), said.of)
+            try:
+                yield from gate.feed(said.text, final=True)
+            except Stopped as stopped:
+                raise stopped.blocked from None
+            if gate.passed(said.text, 0) != said.text:
+                why = "this provider's stream can't be redacted"
+                raise Blocked(Verdict(action="block", check="stream", stage="output", reason=why))
         return self._chunks
+
+
+def texts_said(messages: Iterable[Message]) -> list[Said]:
+    """What these answers say, in order."""
+    return [said for message in messages for said in map(_said, message.parts) if said is not None]
 
 
 def _said(part: Part) -> Said | None:

@@ -11,14 +11,15 @@ from typing import Any, Final, get_args
 from loopkit import _host
 from loopkit.capture.ambient import ambient
 from loopkit.capture.breaker import Breaker
-from loopkit.capture.chain import Call, Effect, Filter, Interrupt, Pause, Plan
+from loopkit.capture.chain import Call, Effect, Filter, Interrupt, Pause, Plan, Read
 from loopkit.capture.dialects._content import Listener, ReachingBack, Said, heard
 from loopkit.capture.dialects._protocol import Streaming
 from loopkit.capture.drive import asettle, settle
+from loopkit.capture.stream import is_readable, unread
 from loopkit.errors import Blocked, InvalidInput
 from loopkit.guard.check import Check, Placed, Seen, placed
 from loopkit.guard.examine import Examination, Tripped, error_of, finds_spans, stop
-from loopkit.guard.filters import ChunkStream, TextStream, WholeStream
+from loopkit.guard.filters import ChunkStream, TextStream, WholeStream, texts_said
 from loopkit.guard.gate import Looks
 from loopkit.guard.learning import Fitted, Labelled, fitted
 from loopkit.guard.metering import Meter, Metered, tell
@@ -26,6 +27,7 @@ from loopkit.types import Stage, Verdict
 
 NO_ANSWER: Final = object()
 _counting = _host.Shielded("counting what a call used")
+_SAID: Final[tuple[Stage, ...]] = ("output", "tool_call")
 _IN: Final[tuple[Stage, ...]] = ("input", "tool_result")
 _SLICE: Final = 4_000
 _OUT: Final = ("before", "parallel")
@@ -157,7 +159,11 @@ class Guard:
         examination = Examination(self._budget)
 
         def looks_at(said: Said) -> Looks:
-            return self._looks_out(call, said)
+            looks = (
+                (tuple(p for p in places if id(p) not in call.settled), seen)
+                for places, seen in self._looks_out(call, said)
+            )
+            return [look for look in looks if look[0]]
 
         if call.dialect is None:
             return TextStream(examination, looks_at, self._instead_of)
@@ -189,7 +195,11 @@ class Guard:
             yield from examination.join_beside(beside)
             beside = []
             if call.stream:
-                break
+                again, result = yield from self._read_before(examination, asked, result, retries)
+                if again is None:
+                    break
+                asked, retries = again, retries - 1
+                continue
             said = call.says(result)
             verdict, result = yield from self._given(examination, asked, result, said)
             if verdict is None:
@@ -199,7 +209,7 @@ class Guard:
             if not retries:
                 raise Blocked(verdict)
             retries -= 1
-            asked = asked.told(verdict.text or verdict.reason, result)
+            asked = asked.told(verdict.text or verdict.reason, asked.words(result))
         yield from examination.ask_after(came)
         return result
 
@@ -210,6 +220,40 @@ class Guard:
     def _meters_of(self, call: Call) -> list[Meter]:
         counted = [] if call.dialect is None else [each for each in self._meters if each.looks_at(call.task)]
         return [each.check for each in counted if isinstance(each.check, Meter)]
+
+    def _read_before(
+        self, examination: Examination, call: Call, stream: Any, retries: int
+    ) -> Generator[Effect, Any, tuple[Call | None, Any]]:
+        """The call as it is to be made again, where a check of the whole stream wants that; else the stream, from its
+        beginning. What these checks find wrong for the last time, and all others, is seen to as it is given out."""
+        asking = {
+            place
+            for stage in _SAID
+            for place in self._places[stage]
+            if place.looks_at(call.task) and _asks_again(place)
+        }
+        if not retries or not asking or call.dialect is None or not is_readable(stream):
+            return None, stream
+        chunks: list[Any] = yield Read(stream)
+        fold = call.dialect.fold()
+        for chunk in chunks:
+            fold.feed(chunk)
+        answered = call.dialect.answered(fold.result())
+        clean = set(asking)
+        for said in texts_said(answered):
+            for places, seen in self._looks_out(call, said):
+                taking = [place for place in places if place in asking or finds_spans(place)]
+                verdict, _ = yield from examination.of(taking, said.text, replace(seen, records=False), _OUT)
+                if verdict.action == "retry":
+                    place = next(each for each in taking if each.check.name == verdict.check)
+                    examination.record(verdict, place, seen)
+                    self._count(call, fold.result())
+                    words = "".join(message.text for message in answered)
+                    return call.told(verdict.text or verdict.reason, words), None
+                if verdict.action != "allow":
+                    clean -= set(taking)
+        call.settled.update(map(id, clean))
+        return None, unread(stream, chunks)
 
     def _count(self, call: Call, response: Any) -> None:
         meters = self._meters_of(call)
@@ -357,6 +401,12 @@ def _cleans(place: Placed) -> bool:
     how = place.how
     is_sure = how.run == "before" and not how.shadow and how.sample >= 1
     return is_sure and finds_spans(place) and getattr(place.check, "action", None) == "redact"
+
+
+def _asks_again(place: Placed) -> bool:
+    """Whether its check may have the model try again."""
+    how = place.how
+    return how.run != "after" and not how.shadow and getattr(place.check, "action", None) == "retry"
 
 
 def _taught(check: Any, learnt: Mapping[str, Fitted]) -> Check:
