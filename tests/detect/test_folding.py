@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -71,6 +73,11 @@ def test_what_can_be_read_is_decoded(text: str) -> None:
     letters = sum(char.isalpha() or char.isspace() for char in text)
     if letters >= 0.75 * len(text):
         assert folded(text) in list(views(base64.b64encode(text.encode()).decode()))
+
+
+def test_every_mark_is_looked_for() -> None:
+    marks = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.combining(chr(code))]
+    assert [mark for mark in marks if folded(f"a{mark}b") not in ("ab", "a b")] == []
 
 
 def test_what_is_decoded_is_bounded_by_its_length_alone() -> None:

@@ -28,6 +28,12 @@ _ALIKE: Final = str.maketrans(
     "aeopcyxijsdhqwvlABEKMHOPCTXIJSGQW" "aovptuxikwABEZHIKMNOPTYX" "agiilnryacdekmoptuvwz" "ooo",
 )  # fmt: skip
 """Cyrillic, Greek, phonetic and small capital letters that look like Latin ones (a part of Unicode's confusables)."""
+_TAGGED: Final = re.compile("[\U000e0020-\U000e007e]")
+_MAY_LOOK_ALIKE: Final = re.compile(f"[{re.escape(''.join(map(chr, _ALIKE)))}]")
+"""Searches in C, where `translate` asks a dict about each character."""
+_ACCENTS: Final = re.compile("[\u0300-\u034e\u0350-\u036f]")
+_MAY_COMBINE: Final = re.compile("[\u0483-\u1fff\u20d0-\u20ff\u2c00-\U0010ffff]")
+"""Where other marks are: not among Latin letters and the signs of typography."""
 _SPELLED: Final = re.compile(r"(?<!\w)\w(?:[ .*_|-]\w){4,}(?!\w)")
 """Five letters with something between each two."""
 _LETTERS: Final = re.compile(r"(?<!\w)\w(?:[ .*_|-]\w)+(?!\w)")
@@ -49,9 +55,15 @@ def folded(text: str) -> str:
     """The text without unseen characters, in compatibility form, lookalikes as Latin letters, single-spaced, in small
     letters; letters spelled out put together."""
     if not text.isascii():
-        text = _UNSEEN.sub("", text).translate(_TAGS)
-        text = unicodedata.normalize("NFKC", text).translate(_ALIKE)
-        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+        text = _UNSEEN.sub("", text)
+        if _TAGGED.search(text) is not None:
+            text = text.translate(_TAGS)
+        text = unicodedata.normalize("NFKC", text)
+        if _MAY_LOOK_ALIKE.search(text) is not None:
+            text = text.translate(_ALIKE)
+        text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))
+        if _MAY_COMBINE.search(text) is not None:
+            text = "".join([char for char in text if not unicodedata.combining(char)])
     if _SPELLED.search(text):
         text = _LETTERS.sub(lambda found: _BETWEEN.sub("", found[0]), text)
     return " ".join(text.split()).casefold()

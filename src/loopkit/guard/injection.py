@@ -38,7 +38,7 @@ class InjectionCheck:
             for rule, hints, pattern in _INJECTION:
                 if any(hint in plain for hint in hints) and pattern.search(plain):
                     return Trip(self.action, f"the text tries to {rule}", score=1.0)
-            likeness = None if weights is None else weights.yes(plain)
+            likeness = None if weights is None else weights.yes(plain, is_folded=True)
             if likeness is not None:
                 return Trip(self.action, "the text is like known injections", score=round(likeness, 4))
         return None

@@ -58,9 +58,9 @@ class Weights:
         """How likely the answer is yes, as far as the texts that it was fitted to can tell."""
         return self._probability(words_of(text))
 
-    def yes(self, text: str) -> float | None:
-        """The probability where the answer is yes, else None."""
-        words = words_of(text)
+    def yes(self, text: str, *, is_folded: bool = False) -> float | None:
+        """The probability where the answer is yes, else None; `is_folded` where the text went through `folded`."""
+        words = _TOKEN.findall(text[:_LONGEST]) if is_folded else words_of(text)
         if not has_words(words, self.fewest):
             return None
         found = self._probability(words)
