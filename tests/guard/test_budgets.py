@@ -6,9 +6,12 @@ import asyncio
 import gc
 import json
 import threading
+import time
 from typing import Any
 
 import httpx2
+import openai
+import pydantic
 import pytest
 from openai import OpenAI
 
@@ -94,7 +97,7 @@ def test_the_reason_says_what_is_spent_and_when_there_is_more() -> None:
     guard = guard_of(10, 60, clock)
     client = client_of(guard)
     ask(client)
-    with pytest.raises(loopkit.Blocked, match=r"10 tokens in 60 s are spent; more in 30\.0 s"):
+    with pytest.raises(loopkit.Blocked, match=r"10 tokens in 60 s are spent; more in 36\.0 s"):
         ask(client)
     verdict = guard.check("by hand")
     assert (verdict.action, verdict.check) == ("block", "budget")
@@ -283,3 +286,49 @@ def test_a_strange_usage_does_not_reach_the_caller() -> None:
     body["usage"] = {"prompt_tokens": "many", "completion_tokens": None, "total_tokens": -4}
     client = client_of(guard_of(2), [body, body, body])
     assert ask(client) == "ok"
+
+
+def test_what_was_used_comes_back_from_then_on() -> None:
+    clock = Clock()
+    made = checks.budget(tokens=15, seconds=60, now=clock)
+    client = client_of(loopkit.Guard(input=[made]))
+    ask(client)
+    clock.now = 1000.0  # nobody has asked meanwhile
+    assert [ask(client), made.check("x") is None] == ["ok", False]
+
+
+@pytest.mark.parametrize("is_outer", [True, False])
+def test_what_another_guard_blocks_was_used(is_outer: bool) -> None:
+    made = checks.budget(tokens=15, seconds=3600)
+    guards = [loopkit.Guard(input=[made]), loopkit.Guard(output=[checks.banned(["ok"])])]
+    provider = ScriptedProvider([chat_completion("ok")])
+    client = OpenAI(api_key="k", max_retries=0, http_client=httpx2.Client(transport=provider.transport(httpx2)))
+    loopkit.wrap(client, interceptors=guards if is_outer else guards[::-1])
+    with pytest.raises(loopkit.Blocked):
+        ask(client, "a question of more than sixty characters, which are fifteen tokens")
+    assert made.check("x") is not None
+
+
+def test_what_an_sdk_cant_parse_was_used() -> None:
+    class Answer(pydantic.BaseModel):
+        word: str
+
+    body = chat_completion('{"wo')
+    body["choices"][0]["finish_reason"] = "length"
+    made = checks.budget(tokens=15, seconds=3600)
+    client = client_of(loopkit.Guard(input=[made]), [body])
+    with pytest.raises(openai.LengthFinishReasonError):
+        client.chat.completions.parse(model="m", messages=[{"role": "user", "content": "x"}], response_format=Answer)
+    assert made.check("x") is not None
+
+
+def test_a_stream_that_a_parallel_check_blocks_was_used() -> None:
+    def slow(text: str) -> bool:
+        time.sleep(0.1)
+        return False
+
+    made = checks.budget(tokens=1, seconds=3600)
+    guard = loopkit.Guard(input=[made, checks.passes(slow, run="parallel")])
+    with pytest.raises(loopkit.Blocked):
+        list(Chat.ask(streaming(Chat.events(["abc"], []), guard)))
+    assert made.check("x") is not None

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import loopkit
 from loopkit import checks
 from loopkit.guard.stream import CONTEXT, LONGEST, Edits, SpanWatch, Windows
 
@@ -152,3 +153,23 @@ def test_on_real_texts() -> None:
         for check in CHECKS:
             for step in (1, 4, 7 + number % 50):
                 assert watched(check, [text[at : at + step] for at in range(0, len(text), step)]) == check.find(text)
+
+
+TYPESET = [
+    "Call me at (415) 555\u20112671 ext. 12 now", "card 4111\u20111111\u00a01111\u20111111 ok",
+    "tel +49 30\u201112 34\u201167 x", "call +44\u00a020\u00a07946\u00a00958 now",
+    "DE89\u202f3704\u202f0044\u202f0532\u202f0130\u202f00 x", "078\u201305\u20131120.",
+    "1990\u20132000 \u2013 a time \u2013 212\u2013555\u20130123, office",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TYPESET)
+@given(cuts=st.lists(st.integers(1, 40), max_size=14))
+def test_numbers_are_found_in_streams_as_they_are_typeset(text: str, cuts: list[int]) -> None:
+    places = [0, *sorted({min(each, len(text)) for each in cuts}), len(text)]
+
+    @loopkit.trace(guard=loopkit.Guard(output=[checks.pii()]))
+    def gives() -> Any:
+        yield from (text[a:b] for a, b in pairwise(places))
+
+    assert "".join(gives()) == checks.pii().check(text).text  # type: ignore[union-attr]

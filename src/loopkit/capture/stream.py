@@ -179,6 +179,7 @@ def watch_raw(raw: Any, recording: Recording, filters: tuple[Filter, ...]) -> An
 
 def watch_generator(inner: Any, recording: Recording, filters: tuple[Filter, ...]) -> Any:
     """A generator in the place of one, or of an iterator that is no object to hold on to."""
+    recording.closes(filters)  # one that is never begun is over too
     made = _awatched(inner, recording, filters) if hasattr(inner, "__anext__") else _watched(inner, recording, filters)
     watch_garbage(made, recording)
     recording.remember(made)

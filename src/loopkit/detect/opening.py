@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from loopkit.detect.patterns import plain
+
 _NUMBER: Final = re.compile(r"\d{0,6}\s?\.?[A-Za-z]{0,9}[\s()+.-]{0,5}\d(?:[\d ().+/-]*\d)?[+(]{0,2}")
 """Backwards, from the end, or it would be tried from every digit: groups of digits, and the word after them, which may
 say what they are or belong to them (ext. 12)."""
@@ -42,6 +44,7 @@ def may_be_credential(text: str) -> bool:
 
 def personal_open(text: str, start: int) -> int:
     """Of what `loopkit.detect.personal` finds."""
+    text = plain(text)
     last = _last_word(text, start)
     number = _NUMBER.match(text[: start - 1 if start else None : -1])
     if number is not None:

@@ -16,9 +16,9 @@ from loopkit.capture.dialects._content import Listener, ReachingBack, Said, hear
 from loopkit.capture.dialects._protocol import Streaming
 from loopkit.capture.drive import asettle, settle
 from loopkit.capture.stream import is_readable, unread
-from loopkit.errors import Blocked, InvalidInput
+from loopkit.errors import Blocked, InvalidInput, LoopkitError
 from loopkit.guard.check import Check, Placed, Seen, placed
-from loopkit.guard.examine import Examination, Tripped, error_of, finds_spans, stop
+from loopkit.guard.examine import Beside, Examination, Tripped, error_of, finds_spans, stop
 from loopkit.guard.filters import ChunkStream, TextStream, WholeStream, texts_said
 from loopkit.guard.gate import Looks
 from loopkit.guard.learning import Fitted, Labelled, fitted
@@ -183,16 +183,8 @@ class Guard:
         beside = yield from examination.begin_beside(came)
         retries = self._retries
         while True:
-            try:
-                result = yield asked
-            except Interrupt as interrupt:
-                self._count(asked, {})
-                if not isinstance(interrupt.error, Tripped) or interrupt.running not in [b.running for b in beside]:
-                    raise
-                raise error_of(interrupt.error.verdict) from None
-            if not call.stream:
-                self._count(asked, result)
-            yield from examination.join_beside(beside)
+            result = yield from self._result_of(asked, beside)
+            yield from self._joined(examination, asked, beside, result)
             beside = []
             if call.stream:
                 again, result = yield from self._read_before(examination, asked, result, retries)
@@ -220,6 +212,38 @@ class Guard:
     def _meters_of(self, call: Call) -> list[Meter]:
         counted = [] if call.dialect is None else [each for each in self._meters if each.looks_at(call.task)]
         return [each.check for each in counted if isinstance(each.check, Meter)]
+
+    def _result_of(self, call: Call, beside: Sequence[Beside]) -> Plan:
+        """What a call gives. What it used is counted, though its answer may not be."""
+        try:
+            return (yield call)
+        except LoopkitError:  # another guard's verdict on the answer
+            self._count(call, {})
+            raise
+        except Interrupt as interrupt:
+            self._count(call, {})
+            if not isinstance(interrupt.error, Tripped) or interrupt.running not in [b.running for b in beside]:
+                raise
+            raise error_of(interrupt.error.verdict) from None
+        except Exception as error:
+            answer: Any = getattr(error, "completion", None)  # an SDK that couldn't parse it carries it
+            if answer is not None:
+                self._count(call, answer)
+            raise
+
+    def _joined(
+        self, examination: Examination, call: Call, beside: Iterable[Beside], result: Any
+    ) -> Generator[Effect, Any, None]:
+        """Wait for the checks beside the call; a stream is counted when it has been read, which one that they block
+        never is."""
+        if not call.stream:
+            self._count(call, result)
+        try:
+            yield from examination.join_beside(beside)
+        except Blocked:
+            if call.stream:
+                self._count(call, {})
+            raise
 
     def _read_before(
         self, examination: Examination, call: Call, stream: Any, retries: int

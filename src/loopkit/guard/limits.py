@@ -74,21 +74,22 @@ class Allowances:
         self._now = now
         self._left: OrderedDict[str | None, tuple[float, float]] = OrderedDict()
         """Of each user how much was left, and when that was."""
-        self._used: deque[tuple[str | None, float]] = deque()
+        self._used: deque[tuple[str | None, float, float]] = deque()
         """Not yet taken away. A stream's garbage may be collected amid anything, so that telling takes no lock."""
         self._lock = threading.Lock()
 
     def used(self, user: str | None, amount: float) -> None:
         """Take so much away, whether it is there or not."""
-        self._used.append((user, amount))
+        self._used.append((user, amount, self._now()))
 
     def left(self, user: str | None, *, taking: float = 0.0) -> float:
         """What was left; `taking` is taken away where it is there."""
         now = self._now()
         with self._lock:
             while self._used:
-                another, amount = self._used.popleft()
-                self._keep(another, self._of(another, now) - amount, now)
+                another, amount, then = self._used.popleft()
+                then = max(then, self._left.get(another, (0.0, then))[1])
+                self._keep(another, self._of(another, then) - amount, then)
             left = self._of(user, now)
             self._keep(user, left - taking if left >= taking else left, now)
         return left
@@ -163,11 +164,11 @@ class BudgetCheck:
         if seen.call is not None and (why := self._why_not(seen.call)) is not None:
             return Trip("flag" if self.how.on_error == "open" else "block", why)
         mine = self.allowances
-        left = mine.left(seen.user_id)
-        if left > 0:
+        left, least = mine.left(seen.user_id), min(1.0, mine.most) if self.prices is None else 0.0
+        if left > 0 and left >= least:
             return None
         spent = f"{mine.most:,.0f} tokens" if self.prices is None else f"{mine.most:g} US dollars"
-        return Trip(self.action, f"{spent} in {mine.seconds:g} s are spent; more in {mine.wait(-left):.1f} s")
+        return Trip(self.action, f"{spent} in {mine.seconds:g} s are spent; more in {mine.wait(least - left):.1f} s")
 
     def used(self, call: ModelCall, user: str | None) -> None:
         """See `Meter`."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from loopkit.capture.dialects._content import (
+    NOT_SAID,
     Listener,
     Said,
     Whose,
@@ -96,6 +97,9 @@ def _changed(place: Place, change: Callable[[str], str]) -> Any:
     return changed(value, change)
 
 
+_STREAMED = {"content", "reasoning_content", "reasoning", "refusal", "tool_calls"}
+
+
 def in_choices(choices: Any) -> Iterator[Place]:
     """In those of a chunk of OpenAI's shape. What is known of single tokens is taken away."""
     for choice in objects(choices):
@@ -108,6 +112,9 @@ def in_choices(choices: Any) -> Iterator[Place]:
                 yield Place(delta, name, (index, name))
             for item in objects(said):
                 yield from _in_part(index, item)
+        for name in delta.keys() - _STREAMED - NOT_SAID:
+            if delta[name] is not None:
+                yield Place(delta, name, None)
         for number, call in enumerate(objects(delta.get("tool_calls"))):
             function = mapping(call.get("function"))
             arguments, tool = function.get("arguments"), function.get("name") or None

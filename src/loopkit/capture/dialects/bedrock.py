@@ -44,6 +44,10 @@ _FINISH = {
 }  # fmt: skip
 
 
+_STREAMED = {"text", "toolUse", "reasoningContent"}
+"""What deltas say piece by piece; the rest, such as citations, comes as a whole."""
+
+
 class Converse(PlainStream):
     """Converse and ConverseStream. The request is the call's arguments, the response a dict."""
 
@@ -125,6 +129,8 @@ class Converse(PlainStream):
         for name, holder in (("text", delta), ("reasoning", mapping(delta.get("reasoningContent")))):
             if isinstance(holder.get("text"), str):
                 yield Place(holder, "text", (index, name))
+        for name in delta.keys() - _STREAMED:
+            yield Place(delta, name, None)
         used = mapping(delta.get("toolUse"))
         if isinstance(used.get("input"), str):
             yield Place(used, "input", (index, "input"), "tool_call")

@@ -94,6 +94,8 @@ class CohereChat(PlainStream, Chat):
                 yield Place(content, name, (f"content {index}", name))
         if isinstance(message.get("tool_plan"), str):
             yield Place(message, "tool_plan", ("plan",))
+        if message.get("citations"):
+            yield Place(message, "citations", None)
         function = mapping(mapping(message.get("tool_calls")).get("function"))
         if isinstance(function.get("arguments"), str):
             yield Place(function, "arguments", (f"call {index}",), "tool_call", function.get("name"))
