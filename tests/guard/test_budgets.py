@@ -309,6 +309,17 @@ def test_what_another_guard_blocks_was_used(is_outer: bool) -> None:
     assert made.check("x") is not None
 
 
+def test_what_another_guard_never_let_go_was_not() -> None:
+    made = checks.budget(tokens=15, seconds=3600)
+    guards = [loopkit.Guard(input=[made]), loopkit.Guard(input=[checks.banned(["question"])])]
+    provider = ScriptedProvider([])
+    client = OpenAI(api_key="k", max_retries=0, http_client=httpx2.Client(transport=provider.transport(httpx2)))
+    loopkit.wrap(client, interceptors=guards)
+    with pytest.raises(loopkit.Blocked):
+        ask(client, "a question of more than sixty characters, which are fifteen tokens")
+    assert made.check("x") is None
+
+
 def test_what_an_sdk_cant_parse_was_used() -> None:
     class Answer(pydantic.BaseModel):
         word: str

@@ -217,8 +217,9 @@ class Guard:
         """What a call gives. What it used is counted, though its answer may not be."""
         try:
             return (yield call)
-        except LoopkitError:  # another guard's verdict on the answer
-            self._count(call, {})
+        except LoopkitError:  # another guard's verdict, on the answer where the call was made
+            if call.sent is not None:
+                self._count(call, {})
             raise
         except Interrupt as interrupt:
             self._count(call, {})
