@@ -12,14 +12,14 @@ from openai import APIConnectionError, AsyncOpenAI, OpenAI
 
 import loopkit
 from loopkit import checks
-from loopkit.testing import MemorySink
+from loopkit.testing import MemorySink, chat_completion
 from tests.guard.test_chunks import Body, Chat, Messages
 from tests.guard.test_plain_streams import OTHERS, answering, saying, text_of
 
 WAYS = {"openai": (Chat, OpenAI, AsyncOpenAI), "anthropic": (Messages, Anthropic, AsyncAnthropic)}
 
 
-def client_of(way: str, colour: str, answers: list[list[str]], guard: Any) -> tuple[Any, list[Any]]:
+def client_of(way: str, colour: str, answers: list[list[str]], *guards: Any) -> tuple[Any, list[Any]]:
     dialect, client, aclient = WAYS[way]
     left, bodies = iter(answers), []
 
@@ -35,7 +35,7 @@ def client_of(way: str, colour: str, answers: list[list[str]], guard: Any) -> tu
         made = client(http_client=httpx2.Client(transport=transport), **options)
     else:
         made = aclient(http_client=httpx2.AsyncClient(transport=transport), **options)
-    return loopkit.wrap(made, guard=guard), bodies
+    return loopkit.wrap(made, interceptors=guards), bodies
 
 
 def said(way: str, colour: str, client: Any) -> str:
@@ -141,3 +141,96 @@ def test_others_are_asked_again_too(row: Any, colour: str) -> None:
         return "".join(text_of(row, chunk) for chunk in stream)
 
     assert asyncio.run(go()) == "it is fine"
+
+
+# several guards
+
+
+def said_no(text: str) -> bool:
+    return "bad" not in text
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_each_attempt_of_an_outer_guard_is_judged_by_the_inner_one(colour: str) -> None:
+    inner = loopkit.Guard(output=[checks.passes(said_no, name="clean", action="retry")])
+    client, bodies = client_of("openai", colour, [["clean"], ["bad one"], ["bad and fine"]], GUARD, inner)
+    with pytest.raises(loopkit.Blocked, match="clean"):
+        said("openai", colour, client)
+    assert len(bodies) == 3
+
+
+def test_an_interceptor_that_asks_twice_gets_no_unjudged_answer() -> None:
+    class Twice:
+        def around(self, call: Any) -> Any:
+            list((yield call))
+            return (yield call)
+
+    inner = loopkit.Guard(output=[checks.passes(said_no, action="retry")], retries=0)
+    client, _ = client_of("openai", "sync", [["clean"], ["bad one"]], Twice(), inner)
+    with pytest.raises(loopkit.Blocked):
+        said("openai", "sync", client)
+
+
+def test_the_outer_one_judges_what_the_inner_one_lets_pass(recorded: MemorySink) -> None:
+    judged: list[str] = []
+
+    def judge(text: str) -> bool:
+        judged.append(text)
+        return True
+
+    outer = loopkit.Guard(output=[checks.passes(judge, action="retry")])
+    client, _ = client_of(
+        "openai", "sync", [["ask ana@", "example.org now"]], outer, loopkit.Guard(output=[checks.pii()])
+    )
+    assert said("openai", "sync", client) == "ask [EMAIL] now"
+    assert judged == ["ask [EMAIL] now"]
+    assert [span.name for span in recorded.spans() if span.kind == "guardrail"] == ["guardrail pii"]
+    (call,) = [span.model_call for span in recorded.spans() if span.kind == "llm"]
+    assert call is not None
+    assert call.output[0].text == "ask [EMAIL] now"
+
+
+def test_what_the_inner_one_blocks_the_outer_one_doesnt_ask_for_again() -> None:
+    inner = loopkit.Guard(output=[checks.banned(["acme"])])
+    client, bodies = client_of("openai", "sync", [["acme ", "it is"], ["fine"]], GUARD, inner)
+    with pytest.raises(loopkit.Blocked, match="banned"):
+        said("openai", "sync", client)
+    assert len(bodies) == 1
+
+
+@pytest.mark.parametrize("field", ["note", "reasoning"])
+def test_what_providers_add_is_judged_too(field: str) -> None:
+    events = Chat.events(["all is well"], [])
+    events[1]["choices"][0]["delta"][field] = "bad thing"
+    transport = httpx2.MockTransport(
+        lambda _: httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=Body(events, Chat.named))
+    )
+    made = OpenAI(api_key="k", max_retries=0, http_client=httpx2.Client(transport=transport))
+    guard = loopkit.Guard(output=[checks.passes(said_no, action="retry")])
+    with pytest.raises(loopkit.Blocked):
+        said("openai", "sync", loopkit.wrap(made, guard=guard))
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+@pytest.mark.parametrize("order", ["budget outside", "budget inside", "one guard"])
+def test_each_attempt_is_counted_once_whoever_asks_again(order: str, is_stream: bool) -> None:
+    budget, fine = checks.budget(tokens=1000, seconds=10**9), checks.required(["fine"])
+    counts, asks = loopkit.Guard(input=[budget]), loopkit.Guard(output=[fine])
+    chain = {
+        "budget outside": [counts, asks],
+        "budget inside": [asks, counts],
+        "one guard": [loopkit.Guard(input=[budget], output=[fine])],
+    }[order]
+    if is_stream:
+        client, _ = client_of("openai", "sync", [["no"], ["it is fine"]], *chain)
+        assert said("openai", "sync", client) == "it is fine"
+        assert round(1000 - budget.allowances.left(None)) == 2 * 3  # three tokens each
+        return
+    bodies = iter([chat_completion("no"), chat_completion("fine")])
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=next(bodies)))
+    made = loopkit.wrap(
+        OpenAI(api_key="k", max_retries=0, http_client=httpx2.Client(transport=transport)), interceptors=chain
+    )
+    made.chat.completions.create(model="m", messages=[{"role": "user", "content": "q"}])
+    each = chat_completion("")["usage"]["total_tokens"]
+    assert round(1000 - budget.allowances.left(None)) == 2 * each

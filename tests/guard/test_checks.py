@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openai import OpenAI
 from pydantic import BaseModel
 
@@ -158,10 +160,22 @@ def test_what_is_fetched_by_itself_is_taken_out(text: str, left: str) -> None:
         ),
         ("press 1\ufe0f\u20e3", "press 1\ufe0f\u20e3"),
         ("plain", "plain"),
+        ("a\u200d\u200bb", "ab"),
+        ("a" + "\u200e" * 8 + "b", "ab"),
+        ("\u05d0\u200f (b)", "\u05d0\u200f (b)"),
+        ("1\ufe0f\ufe0f\u20e3", "1\u20e3"),
     ],
 )
 def test_what_nobody_sees_is_taken_away(text: str, left: str) -> None:
     assert redacted(checks.invisible(), text) == left
+
+
+@given(
+    st.text("ab 1\u200d\u200b\u200c\u202e\ufe0f\U000e0041\u2060\u200e\u061c\u05d0\U0001f469\U0001f3f4\U000e007f\u20e3")
+)
+def test_what_is_left_has_nothing_to_take_away(text: str) -> None:
+    left = redacted(checks.invisible(), text)
+    assert redacted(checks.invisible(), left) == left
 
 
 def test_flags_stay() -> None:

@@ -75,8 +75,8 @@ def test_all_json_is_taken_and_its_end_is_known(value: Any, ascii_only: bool, sp
     assert scanner.end == len(text)
 
 
-def stream_of(pieces: list[str], check: Any) -> tuple[str, Any]:
-    @loopkit.trace(guard=loopkit.Guard(output=[check]))
+def stream_of(pieces: list[str], *checked: Any) -> tuple[str, Any]:
+    @loopkit.trace(guard=loopkit.Guard(output=checked))
     def gives() -> Any:
         yield from pieces
 
@@ -156,6 +156,12 @@ def test_much_of_it_takes_time_by_its_length() -> None:
     assert stream_of(cut(text, list(range(0, len(text), 1000))), checks.valid_json(incremental=True)) == (text, None)
     deep, verdict = stream_of(["["] * 2000, checks.valid_json(incremental=True))
     assert (deep, verdict.action) == ("[" * 900, "block")
+
+
+def test_it_reads_what_others_have_left() -> None:
+    text = '{"card": 4111111111111111, "n": 1}'
+    guard = [checks.pii(), checks.valid_json(incremental=True)]
+    assert stream_of([text[:9], text[9:]], *guard) == ("", loopkit.Guard(output=guard).check(text, stage="output"))
 
 
 @pytest.mark.parametrize("given", [{"repair": True}, {"action": "retry"}, {"action": "redact"}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import loopkit
 from loopkit import checks
 from loopkit.capture.dialects.hugging_face import HuggingFaceChat
+from loopkit.testing import MemorySink
 from tests.colours import collect, value
 from tests.providers.contract import ROWS, Row, aws_event
 
@@ -194,6 +196,30 @@ def test_no_tool_is_called_that_may_not_be(row: Row, colour: str) -> None:
     allowed = loopkit.Guard(tool_call=[checks.tools(["mail"])])
     came, error = run(row, colour, USES[row.name.split()[0]], allowed)
     assert (error, arguments_of(row, came)) == (None, CALLED)
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+@pytest.mark.parametrize("row", [row for row in OTHERS if row.name.startswith("google")], ids=lambda row: row.name)
+def test_a_tool_that_takes_nothing_is_known_too(row: Row, is_stream: bool) -> None:
+    body = copy.deepcopy(USES["google"][0])
+    del body["candidates"][0]["content"]["parts"][0]["functionCall"]["args"]
+    client = row.make("sync", lambda _: row.events([body]) if is_stream else row.library.Response(200, json=body))
+    loopkit.wrap(client, guard=loopkit.Guard(tool_call=[checks.tools(["look"])]))
+    with pytest.raises(loopkit.Blocked, match="mail is not on the list"):
+        list(row.stream(client)) if is_stream else row.call(client)
+
+
+def test_mistrals_chunks_need_no_logprobs(recorded: MemorySink) -> None:
+    row = next(row for row in OTHERS if row.name == "mistral chat")
+    events = saying(row, ["it is ", "fine"])
+    for event in events:
+        for choice in event["choices"]:
+            choice.pop("logprobs", None)
+    came, error = run(row, "sync", events, loopkit.Guard(output=[checks.required(["fine"])]))
+    assert (error, "".join(text_of(row, chunk) for chunk in came)) == (None, "it is fine")
+    (call,) = [span.model_call for span in recorded.spans() if span.kind == "llm"]
+    assert call is not None
+    assert call.output[0].text == "it is fine"
 
 
 def test_hugging_faces_chunks_are_changed_in_place_of_their_own_type() -> None:

@@ -36,15 +36,13 @@ class Call:
     """Of the span."""
     name: str | None = None
     """Of the function."""
-    latest: list[Call] = field(default_factory=list, compare=False, repr=False)
-    """What `sent` gives. All that came of one call share it."""
-    settled: set[int] = field(default_factory=set, compare=False, repr=False)
-    """By `id`, the checks that have read its stream already, and found nothing; shared likewise."""
+    course: Course = field(default_factory=lambda: Course(), compare=False, repr=False)
+    """What became of it; all that is made of one call shares it."""
 
     @property
     def sent(self) -> Call | None:
         """The call as it was made last, after all interceptors; None before."""
-        return self.latest[0] if self.latest else None
+        return self.course.sent
 
     def asks(self) -> list[Said]:
         """The texts that the model or function is about to read, each with what it is."""
@@ -86,6 +84,18 @@ class Call:
         if self.dialect is not None:
             return self.dialect.with_output(result, change)
         return changed_texts(result, change)
+
+
+@dataclass(eq=False, slots=True)
+class Course:
+    """What became of a call so far."""
+
+    sent: Call | None = None
+    came: list[Any] = field(default_factory=list)
+    """What models answered, attempt after attempt, nothing where nobody will hear it; not yet a stream that is to be
+    read."""
+    read: Came | None = None
+    """The stream that came last, where it has been read already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +157,25 @@ class OutOfTime(TimeoutError):
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Yielded: read a stream to its end. Given are its chunks, or its exception is raised."""
+    """Yielded: read a stream to its end. Given is what `Came`, or its exception is raised."""
 
     stream: Any
+    chunks: list[Any] = field(default_factory=list)
+    """Those that came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """A stream that has been read."""
+
+    chunks: list[Any]
+    """As they came."""
+    passed: list[Any]
+    """What interceptors have let pass of them."""
+    error: BaseException | None
+    """What they stopped it with."""
+    depth: int
+    """How many interceptors these were, from the innermost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +249,7 @@ def chained(interceptors: Iterable[Interceptor]) -> tuple[Interceptor, ...]:
 def compose(interceptors: tuple[Interceptor, ...], call: Call) -> Plan:
     """The whole chain as one generator: the first interceptor is the outermost."""
     if not interceptors:
-        call.latest[:] = [replace(call, latest=[])]  # a copy: else each call would be a circle around its request
-        return (yield call)
+        return (yield from _sent(call))
     steps = interceptors[0].around(call)
     begun: list[Running] = []
     try:
@@ -232,10 +257,10 @@ def compose(interceptors: tuple[Interceptor, ...], call: Call) -> Plan:
         while True:
             try:
                 if isinstance(step, Call):
-                    mine = (
-                        step if step.latest is call.latest else replace(step, latest=call.latest, settled=call.settled)
-                    )
+                    mine = step if step.course is call.course else replace(step, course=call.course)
                     result = yield from compose(interceptors[1:], mine)
+                elif isinstance(step, Read):
+                    result = yield from _read(step, interceptors[1:], call)
                 else:
                     result = yield step
                     if isinstance(step, Begin) and step.is_waited_for:
@@ -249,6 +274,88 @@ def compose(interceptors: tuple[Interceptor, ...], call: Call) -> Plan:
     finally:  # what it has not asked for is nobody's: it must not stop what others still do
         for each in begun:
             each.drop()
+
+
+def _sent(call: Call) -> Plan:
+    """The call is made."""
+    course = call.course
+    course.sent, course.read = replace(call, course=Course()), None  # a copy: else each would be a circle
+    try:
+        result = yield call
+    except (Interrupt, GeneratorExit):
+        course.came.append({})
+        raise
+    except Exception as error:
+        parsed = getattr(error, "completion", None)  # an SDK that couldn't parse an answer carries it
+        if parsed is not None or "Timeout" in type(error).__name__:
+            course.came.append(parsed or {})
+        raise
+    if not call.stream:
+        course.came.append(result)
+    return result
+
+
+def _read(step: Read, inner: tuple[Interceptor, ...], call: Call) -> Generator[Effect, Any, Came]:
+    """A stream as interceptors further in let it pass."""
+    yield step
+    passed, error = yield from filtered(stream_filters(inner, call), step.chunks)
+    return Came(step.chunks, passed, error, len(inner))
+
+
+def stream_filters(interceptors: Iterable[Interceptor], call: Call) -> tuple[Filter, ...]:
+    """What interceptors want to see of a stream, innermost first. Where some have read it, what they let pass."""
+    waiting, read = list(interceptors), call.course.read
+    found: list[Filter] = []
+    if read is not None:
+        waiting = waiting[: len(waiting) - read.depth]
+        found.append(_AlreadyRead(read))
+    for interceptor in reversed(waiting):
+        make = getattr(interceptor, "filter", None)
+        made = None if make is None else make(call)
+        if made is not None:
+            found.append(made)
+    return tuple(found)
+
+
+class _AlreadyRead:
+    """What interceptors have let pass of a stream, when it is read again."""
+
+    def __init__(self, read: Came) -> None:
+        self._read = read
+
+    def feed(self, chunk: Any) -> list[Any]:  # it has been looked at
+        """See `Filter.feed`."""
+        return []
+
+    def end(self) -> list[Any]:
+        """See `Filter.end`."""
+        if self._read.error is not None:
+            raise Cut(self._read.passed, self._read.error)
+        return self._read.passed
+
+
+def filtered(
+    filters: Sequence[Filter], chunks: Iterable[Any]
+) -> Generator[Effect, Any, tuple[list[Any], BaseException | None]]:
+    """What filters let pass of a whole stream, and what they stopped it with."""
+    passed: list[Any] = []
+    try:
+        for chunk in chunks:
+            passed += yield from through(filters, [chunk])
+        passed += yield from ended(filters)
+    except Cut as cut:
+        return passed + cut.passed, cut.error
+    except Exception as error:  # noqa: BLE001  # raised when what has passed is read
+        return passed, error
+    finally:
+        for each in filters:
+            with _host.Shielded("closing a filter"):
+                getattr(each, "close", _nothing)()
+    return passed, None
+
+
+def _nothing() -> None:
+    pass
 
 
 def through(filters: Sequence[Filter], chunks: list[Any]) -> Passing:

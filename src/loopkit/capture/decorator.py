@@ -13,12 +13,23 @@ from opentelemetry import trace as otel_trace
 from loopkit import _host
 from loopkit.capture import slot
 from loopkit.capture.ambient import Less, check_less
-from loopkit.capture.chain import Call, Cut, Filter, Interceptor, Passing, chained, compose, ended, through
+from loopkit.capture.chain import (
+    Call,
+    Cut,
+    Filter,
+    Interceptor,
+    Passing,
+    chained,
+    compose,
+    ended,
+    stream_filters,
+    through,
+)
 from loopkit.capture.clients import check_interceptors
 from loopkit.capture.drive import adrive, asettle, drive, settle
 from loopkit.capture.live import Handle, LiveSpan, NoSpan
 from loopkit.capture.recorder import Recorder
-from loopkit.capture.recording import Attached, Recording, arun, run, stream_filters
+from loopkit.capture.recording import Attached, Recording, arun, run
 from loopkit.capture.snapshot import snapshot
 from loopkit.errors import InvalidInput
 from loopkit.types import JSON, Kind

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
-from loopkit.capture.chain import Begin, Call, Effect, Interrupt, Join, OutOfTime, Plan, Read, Running, forgotten
+from loopkit import _host
+from loopkit.capture.chain import Begin, Call, Effect, Interrupt, Join, OutOfTime, Pause, Plan, Read, Running, forgotten
 
 Left = Callable[[Any], None]
 """Is given the future of a call for which nobody waits any longer."""
@@ -54,7 +55,7 @@ def drive(plan: Plan, send: Callable[[Call], Any], left: Left = _nobody) -> Any:
                     begun.remove(step.running)
                     result = _join(step.running, step.seconds)
                 else:
-                    result = list(step.stream) if isinstance(step, Read) else None
+                    result = _read(step)
             except StopIteration as error:
                 step = plan.throw(_Stopped(error))
             except (Exception, Interrupt) as error:  # noqa: BLE001  # the interceptors decide what becomes of it
@@ -70,8 +71,7 @@ def drive(plan: Plan, send: Callable[[Call], Any], left: Left = _nobody) -> Any:
         _give_up(came, left)
         raise
     finally:
-        for running in begun:
-            running.drop()
+        _ended(plan, begun)
 
 
 async def adrive(plan: Plan, send: Callable[[Call], Awaitable[Any]], left: Left = _nobody) -> Any:
@@ -92,11 +92,8 @@ async def adrive(plan: Plan, send: Callable[[Call], Awaitable[Any]], left: Left 
                 elif isinstance(step, Join):
                     begun.remove(step.running)
                     result = await _ajoin(step.running, step.seconds)
-                elif isinstance(step, Read):
-                    result = [chunk async for chunk in step.stream]
                 else:
-                    await asyncio.sleep(0)
-                    result = None
+                    result = await _aread(step)
             except (Exception, Interrupt) as error:  # noqa: BLE001  # the interceptors decide what becomes of it
                 step = plan.throw(error)
             else:
@@ -110,8 +107,28 @@ async def adrive(plan: Plan, send: Callable[[Call], Awaitable[Any]], left: Left 
         _give_up(came, left)
         raise
     finally:
-        for running in begun:
-            running.drop()
+        _ended(plan, begun)
+
+
+def _read(step: Read | Pause) -> Any:
+    if isinstance(step, Read):
+        step.chunks.extend(step.stream)
+
+
+async def _aread(step: Read | Pause) -> Any:
+    if isinstance(step, Pause):
+        await asyncio.sleep(0)
+        return
+    async for chunk in step.stream:
+        step.chunks.append(chunk)
+
+
+def _ended(plan: Plan, begun: list[Running]) -> None:
+    """What has been begun for it is stopped; one that was given up is told so."""
+    for running in begun:
+        running.drop()
+    with _host.Shielded("closing an interceptor"):
+        plan.close()
 
 
 def _give_up(came: list[Any], left: Left) -> None:

@@ -16,7 +16,7 @@ from opentelemetry import trace as otel_trace
 
 from loopkit import _host
 from loopkit.capture import slot
-from loopkit.capture.chain import Call, Filter, Interceptor
+from loopkit.capture.chain import Call, Filter, Interceptor, stream_filters
 from loopkit.capture.dialects._protocol import Dialect
 from loopkit.capture.exchange import Exchange
 from loopkit.capture.foreign import span_id_of, tells_of_a_model
@@ -24,7 +24,7 @@ from loopkit.capture.live import LiveSpan
 from loopkit.capture.offer import take_offer
 from loopkit.capture.readable import readable
 from loopkit.capture.recorder import Recorder
-from loopkit.capture.recording import TOLD, Recording, stream_filters
+from loopkit.capture.recording import TOLD, Recording
 from loopkit.capture.stream import watch_generator, watch_raw, watch_stream
 from loopkit.errors import Unguarded
 from loopkit.types import Kind

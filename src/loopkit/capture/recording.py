@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -367,14 +367,3 @@ def close_stream(answer: Any) -> bool:
         _tasks.add(task := asyncio.ensure_future(closing))
         task.add_done_callback(_tasks.discard)
     return True
-
-
-def stream_filters(interceptors: Iterable[Interceptor], call: Call) -> tuple[Filter, ...]:
-    """What the interceptors want to see of a stream, innermost first."""
-    found: list[Filter] = []
-    for interceptor in reversed(tuple(interceptors)):
-        make = getattr(interceptor, "filter", None)
-        made = None if make is None else make(call)
-        if made is not None:
-            found.append(made)
-    return tuple(found)

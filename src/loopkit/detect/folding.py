@@ -58,10 +58,11 @@ def folded(text: str) -> str:
         text = _UNSEEN.sub("", text)
         if _TAGGED.search(text) is not None:
             text = text.translate(_TAGS)
-        text = unicodedata.normalize("NFKC", text)
-        if _MAY_LOOK_ALIKE.search(text) is not None:
-            text = text.translate(_ALIKE)
         text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))
+        for _ in range(2):  # capitals, then what is left of them in small letters
+            if _MAY_LOOK_ALIKE.search(text) is not None:
+                text = text.translate(_ALIKE)
+            text = text.casefold()
         if _MAY_COMBINE.search(text) is not None:
             text = "".join([char for char in text if not unicodedata.combining(char)])
     if _SPELLED.search(text):

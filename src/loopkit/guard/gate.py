@@ -86,9 +86,10 @@ class Gate:
         self.is_over = False
 
     def _follows(self, place: Placed, seen: Seen) -> bool:
-        """Whether its check looks at the text as it comes."""
+        """Whether its check looks at the text as it comes. Where others take something out, it sees what they leave."""
         follow: Callable[[], Follower | None] | None = getattr(place.check, "follow", None)
-        follower = None if follow is None or place.breaker.is_open() else follow()
+        is_changed = any(each.action == "redact" for each in self._spans)
+        follower = None if follow is None or is_changed or place.breaker.is_open() else follow()
         if follower is not None:
             self._followers.append((place, seen, follower))
         return follower is not None

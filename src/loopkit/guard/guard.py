@@ -8,25 +8,23 @@ from copy import copy
 from dataclasses import replace
 from typing import Any, Final, get_args
 
-from loopkit import _host
 from loopkit.capture.ambient import ambient
 from loopkit.capture.breaker import Breaker
-from loopkit.capture.chain import Call, Effect, Filter, Interrupt, Pause, Plan, Read
+from loopkit.capture.chain import Call, Came, Effect, Filter, Interrupt, Pause, Plan, Read, filtered
 from loopkit.capture.dialects._content import Listener, ReachingBack, Said, heard
 from loopkit.capture.dialects._protocol import Streaming
 from loopkit.capture.drive import asettle, settle
 from loopkit.capture.stream import is_readable, unread
-from loopkit.errors import Blocked, InvalidInput, LoopkitError
+from loopkit.errors import Blocked, InvalidInput
 from loopkit.guard.check import Check, Placed, Seen, placed
 from loopkit.guard.examine import Beside, Examination, Tripped, error_of, finds_spans, stop
-from loopkit.guard.filters import ChunkStream, TextStream, WholeStream, texts_said
+from loopkit.guard.filters import ChunkStream, TextStream, WholeStream
 from loopkit.guard.gate import Looks
 from loopkit.guard.learning import Fitted, Labelled, fitted
-from loopkit.guard.metering import Meter, Metered, tell
+from loopkit.guard.metering import Meter, Metered, Tally, folded, said_in
 from loopkit.types import Stage, Verdict
 
 NO_ANSWER: Final = object()
-_counting = _host.Shielded("counting what a call used")
 _SAID: Final[tuple[Stage, ...]] = ("output", "tool_call")
 _IN: Final[tuple[Stage, ...]] = ("input", "tool_result")
 _SLICE: Final = 4_000
@@ -150,7 +148,8 @@ class Guard:
     def filter(self, call: Call) -> Filter | None:
         """See `Interceptor`."""
         checked, meters = self._checking_filter(call), self._meters_of(call)
-        return Metered(checked, meters, call, ambient().user_id) if meters else checked
+        is_counted = call.course.read is not None
+        return Metered(checked, meters, call, ambient().user_id) if meters and not is_counted else checked
 
     def _checking_filter(self, call: Call) -> Filter | None:
         stages: tuple[Stage, ...] = ("output", "tool_result" if call.kind == "tool" else "tool_call")
@@ -159,11 +158,7 @@ class Guard:
         examination = Examination(self._budget)
 
         def looks_at(said: Said) -> Looks:
-            looks = (
-                (tuple(p for p in places if id(p) not in call.settled), seen)
-                for places, seen in self._looks_out(call, said)
-            )
-            return [look for look in looks if look[0]]
+            return self._looks_out(call, said)
 
         if call.dialect is None:
             return TextStream(examination, looks_at, self._instead_of)
@@ -181,27 +176,22 @@ class Guard:
         asked = yield from self._passed(examination, call)
         came = self._looked_at(asked)
         beside = yield from examination.begin_beside(came)
-        retries = self._retries
-        while True:
-            result = yield from self._result_of(asked, beside)
-            yield from self._joined(examination, asked, beside, result)
-            beside = []
-            if call.stream:
-                again, result = yield from self._read_before(examination, asked, result, retries)
-                if again is None:
+        given = self._given_stream if call.stream else self._given
+        with Tally(self._meters_of(call), call, ambient().user_id) as tally:
+            left = self._retries
+            while True:
+                result = yield from self._result_of(asked, beside)
+                yield from self._joined(examination, asked, beside)
+                beside = []
+                tally.catch_up()
+                verdict, result, words = yield from given(examination, asked, result, is_last=not left)
+                if verdict is None:
                     break
-                asked, retries = again, retries - 1
-                continue
-            said = call.says(result)
-            verdict, result = yield from self._given(examination, asked, result, said)
-            if verdict is None:
-                given = asked.says(result) if self._looks_after else ()
-                came += [(places, text.text, seen) for text in given for places, seen in self._looks_out(asked, text)]
-                break
-            if not retries:
-                raise Blocked(verdict)
-            retries -= 1
-            asked = asked.told(verdict.text or verdict.reason, asked.words(result))
+                left -= 1
+                asked = asked.told(verdict.text or verdict.reason, words)
+        if not call.stream and self._looks_after:
+            said = asked.says(result)
+            came += [(places, text.text, seen) for text in said for places, seen in self._looks_out(asked, text)]
         yield from examination.ask_after(came)
         return result
 
@@ -214,77 +204,46 @@ class Guard:
         return [each.check for each in counted if isinstance(each.check, Meter)]
 
     def _result_of(self, call: Call, beside: Sequence[Beside]) -> Plan:
-        """What a call gives. What it used is counted, though its answer may not be."""
+        """What a call gives, unless a check beside it stops it."""
         try:
             return (yield call)
-        except LoopkitError:  # another guard's verdict, on the answer where the call was made
-            if call.sent is not None:
-                self._count(call, {})
-            raise
         except Interrupt as interrupt:
-            self._count(call, {})
             if not isinstance(interrupt.error, Tripped) or interrupt.running not in [b.running for b in beside]:
                 raise
             raise error_of(interrupt.error.verdict) from None
-        except Exception as error:
-            answer: Any = getattr(error, "completion", None)  # an SDK that couldn't parse it carries it
-            if answer is not None:
-                self._count(call, answer)
-            raise
 
-    def _joined(
-        self, examination: Examination, call: Call, beside: Iterable[Beside], result: Any
-    ) -> Generator[Effect, Any, None]:
-        """Wait for the checks beside the call; a stream is counted when it has been read, which one that they block
-        never is."""
-        if not call.stream:
-            self._count(call, result)
+    @staticmethod
+    def _joined(examination: Examination, call: Call, beside: Iterable[Beside]) -> Generator[Effect, Any, None]:
+        """Wait for the checks beside the call. A stream that they block nobody will read."""
         try:
             yield from examination.join_beside(beside)
         except Blocked:
-            if call.stream:
-                self._count(call, {})
+            if call.stream and call.course.read is None:
+                call.course.came.append({})
             raise
 
-    def _read_before(
-        self, examination: Examination, call: Call, stream: Any, retries: int
-    ) -> Generator[Effect, Any, tuple[Call | None, Any]]:
-        """The call as it is to be made again, where a check of the whole stream wants that; else the stream, from its
-        beginning. What these checks find wrong for the last time, and all others, is seen to as it is given out."""
-        asking = {
-            place
-            for stage in _SAID
-            for place in self._places[stage]
-            if place.looks_at(call.task) and _asks_again(place)
-        }
-        if not retries or not asking or call.dialect is None or not is_readable(stream):
-            return None, stream
-        chunks: list[Any] = yield Read(stream)
-        fold = call.dialect.fold()
-        for chunk in chunks:
-            fold.feed(chunk)
-        answered = call.dialect.answered(fold.result())
-        clean = set(asking)
-        for said in texts_said(answered):
-            for places, seen in self._looks_out(call, said):
-                taking = [place for place in places if place in asking or finds_spans(place)]
-                verdict, _ = yield from examination.of(taking, said.text, replace(seen, records=False), _OUT)
-                if verdict.action == "retry":
-                    place = next(each for each in taking if each.check.name == verdict.check)
-                    examination.record(verdict, place, seen)
-                    self._count(call, fold.result())
-                    words = "".join(message.text for message in answered)
-                    return call.told(verdict.text or verdict.reason, words), None
-                if verdict.action != "allow":
-                    clean -= set(taking)
-        call.settled.update(map(id, clean))
-        return None, unread(stream, chunks)
-
-    def _count(self, call: Call, response: Any) -> None:
-        meters = self._meters_of(call)
-        if meters:
-            with _counting:
-                tell(meters, call, response, ambient().user_id)
+    def _given_stream(
+        self, examination: Examination, call: Call, stream: Any, *, is_last: bool
+    ) -> Generator[Effect, Any, tuple[Verdict | None, Any, str]]:
+        """`_given`, of a stream: one of which a check may want another answer is read to its end here, all others when
+        their reader reads them."""
+        asks = any(_asks_again(place) for stage in _SAID for place in self._places[stage] if place.looks_at(call.task))
+        if is_last or not asks or call.dialect is None or not is_readable(stream):
+            return None, stream, ""
+        read = Read(stream)
+        try:
+            came: Came = yield read
+        finally:
+            if call.course.read is None:  # else it has been counted
+                call.course.came.append(folded(call, read.chunks))
+        passed, error = came.passed, came.error
+        checking = self._checking_filter(call)
+        if error is None and checking is not None:
+            passed, error = yield from filtered((checking,), came.passed)
+            if isinstance(error, Blocked) and error.verdict.action == "retry":
+                return error.verdict, None, said_in(call, came.passed)
+        call.course.read = Came(came.chunks, passed, error, came.depth + 1)
+        return None, unread(stream, came.chunks), ""
 
     def _passed(self, examination: Examination, call: Call) -> Generator[Effect, Any, Call]:
         """The call as it goes on, where it may."""
@@ -350,21 +309,21 @@ class Guard:
         return replace(call, request={**call.request, **changes})
 
     def _given(
-        self, examination: Examination, call: Call, result: Any, said: Sequence[Said]
-    ) -> Generator[Effect, Any, tuple[Verdict | None, Any]]:
-        """The result as it goes on; or the verdict that says that the model is to try again."""
+        self, examination: Examination, call: Call, result: Any, *, is_last: bool
+    ) -> Generator[Effect, Any, tuple[Verdict | None, Any, str]]:
+        """The result as it goes on; or the verdict that says that the model is to try again, and what it said."""
         cleaned: dict[Said, str] = {}
-        for each in dict.fromkeys(said):
+        for each in dict.fromkeys(call.says(result)):
             text = each.text
             for places, seen in self._looks_out(call, each):
                 verdict, text = yield from examination.of(places, text, seen, _OUT)
-                if verdict.action == "retry":
-                    return verdict, result
+                if verdict.action == "retry" and not is_last:
+                    return verdict, result, call.words(result)
                 stop(verdict)
             cleaned[each] = text
         if any(each.text != text for each, text in cleaned.items()):
             result = call.with_output(result, Listener(lambda each: cleaned.get(each, each.text)))
-        return None, result
+        return None, result, ""
 
     def _checked(self, text: str, seen: Seen) -> Generator[Effect, Any, Verdict]:
         if not isinstance(text, str):

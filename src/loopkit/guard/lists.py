@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
 _WORD: Final = re.compile(
     r"[\w\u00ad\u0300-\u036f\u0483-\u0489\u061c\u115f\u1160\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
-    r"\u20d0-\u20ff\u24b6-\u24e9\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]+(?:[+#]+(?!\w))?"
+    r"\u20d0-\u20ff\u24b6-\u24e9\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U0001f110-\U0001f149"
+    r"\U000e0000-\U000e01ef]+(?:[+#]+(?!\w))?"
 )
 """C++ and C# are words; what can't be seen parts none."""
 Phrase: TypeAlias = "tuple[str, ...]"
 """Its words, as they are compared."""
+_Word: TypeAlias = "tuple[str, int, int]"
+"""As it is compared, and where it stands."""
 _BETWEEN: Final = 6
 """Characters that may stand between the words of a phrase: `** **`, and a dash with spaces."""
 _KIND: Final = "banned"
@@ -52,7 +55,7 @@ class ListCheck(Finder):
 
     def find(self, text: str) -> list[Finding]:
         """See `Finder.find`."""
-        words = _words(text)
+        words = _read(_words(text))
         found: list[Finding] = []
         spared = free = 0
         """Up to which word one that is allowed reaches, and from which on nothing was found yet."""
@@ -70,6 +73,7 @@ class ListCheck(Finder):
         last = len(text)
         if words and start + words[-1][2] == len(text):  # it may go on
             last = start + words.pop()[1]
+        words = _read(words)
         longest = max(map(len, self.beginnings), default=0)
         for count in range(min(longest, len(words)), 0, -1):
             begun = words[-count:]
@@ -109,7 +113,7 @@ class RequiredCheck:
 
     def check(self, text: str, seen: Seen = ALONE) -> Trip | None:
         """See `Check.check`."""
-        words = _words(text)
+        words = _read(_words(text))
         missing = [
             given for phrase, given in self.phrases.items()
             if not any(_stands(words, at, phrase) for at, (word, *_) in enumerate(words) if word == phrase[0])
@@ -141,7 +145,7 @@ def _by_first(phrases: Iterable[Phrase]) -> dict[str, tuple[Phrase, ...]]:
     return found
 
 
-def _longest(words: list[tuple[str, int, int]], at: int, phrases: Iterable[Phrase]) -> int:
+def _longest(words: list[_Word], at: int, phrases: Iterable[Phrase]) -> int:
     """Of how many words the longest is that stands there; 0 where none does."""
     return next((len(phrase) for phrase in phrases if _stands(words, at, phrase)), 0)
 
@@ -151,7 +155,7 @@ def _phrases(name: str, phrases: Iterable[str]) -> set[Phrase]:
 
 
 def _phrase(name: str, phrase: str) -> Phrase:
-    found = _words(phrase) if isinstance(phrase, str) else []
+    found = _read(_words(phrase)) if isinstance(phrase, str) else []
     words = tuple(word for word, *_ in found)
     if not words:
         raise InvalidInput(f"{name}() got {phrase!r}: give phrases of letters or digits")
@@ -160,15 +164,20 @@ def _phrase(name: str, phrase: str) -> Phrase:
     return words
 
 
-def _words(text: str) -> list[tuple[str, int, int]]:
-    """Each as it is compared, and where it stands."""
+def _words(text: str) -> list[_Word]:
+    """What may be a word, and will be when it goes on."""
     return [
         (word.casefold() if (word := match[0]).isascii() else folded(word), match.start(), match.end())
         for match in _WORD.finditer(text)
     ]
 
 
-def _stands(words: list[tuple[str, int, int]], at: int, phrase: Phrase) -> bool:
+def _read(words: list[_Word]) -> list[_Word]:
+    """Those of which something is seen."""
+    return [word for word in words if word[0]]
+
+
+def _stands(words: list[_Word], at: int, phrase: Phrase) -> bool:
     there: Any = words[at : at + len(phrase)]
     if len(there) < len(phrase) or any(word != own for (word, *_), own in zip(there, phrase, strict=True)):
         return False

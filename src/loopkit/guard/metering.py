@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final, Protocol, runtime_checkable
 
+from loopkit import _host
 from loopkit.capture.chain import Call, Filter, Passing
 from loopkit.capture.dialects._content import mapping
 from loopkit.capture.dialects._protocol import Dialect
 from loopkit.types import Message, ModelCall
 
+_counting = _host.Shielded("counting what a call used")
 _CHARACTERS: Final = 4
 """A token, roughly: https://help.openai.com/en/articles/4936856-what-are-tokens-and-how-to-count-them"""
 
@@ -42,6 +44,47 @@ def tell(meters: Iterable[Meter], call: Call, response: Any, user: str | None) -
         each.used(facts, user)
 
 
+class Tally:
+    """Counts what came of a call's attempts, each once. As a context: what came until it is left."""
+
+    def __init__(self, meters: Iterable[Meter], call: Call, user: str | None) -> None:
+        self._meters = tuple(meters)
+        self._call = call
+        self._user = user
+        self._told = len(call.course.came)
+
+    def catch_up(self) -> None:
+        """Count what has come since."""
+        came = self._call.course.came if self._meters else ()
+        while self._told < len(came):
+            with _counting:
+                self._told += 1
+                tell(self._meters, self._call, came[self._told - 1], self._user)
+
+    def __enter__(self) -> Tally:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.catch_up()
+
+
+def folded(call: Call, chunks: Iterable[Any]) -> Any:
+    """What chunks of a stream amount to, as far as they can be read."""
+    fold = _dialect_of(call).fold()
+    with _counting:
+        for chunk in chunks:
+            fold.feed(chunk)
+        return fold.result()
+    return {}
+
+
+def said_in(call: Call, chunks: Iterable[Any]) -> str:
+    """What a model said in these chunks."""
+    with _counting:
+        return "".join(message.text for message in _dialect_of(call).answered(folded(call, chunks)))
+    return ""
+
+
 def _dialect_of(call: Call) -> Dialect:
     assert call.dialect is not None, "functions use nothing"
     return call.dialect
@@ -64,7 +107,8 @@ class Metered:
 
     def feed(self, chunk: Any) -> list[Any] | Passing:
         """See `Filter.feed`."""
-        self._fold.feed(chunk)
+        with _counting:
+            self._fold.feed(chunk)
         return [chunk] if self._inner is None else self._inner.feed(chunk)
 
     def end(self) -> list[Any] | Passing:

@@ -14,16 +14,25 @@ if TYPE_CHECKING:
 
     from loopkit.guard.check import Options
 
-_FOUND: Final = re.compile(
-    "\U0001f3f4[\U000e0020-\U000e007e]{1,12}\U000e007f"  # flags of regions are made of tags
-    "|(?P<unseen>[\U000e0000-\U000e007f]+"
-    "|[\u202a-\u202e\u2066-\u2069]+"  # other directions than the letters have
-    "|[\u200b\u2060-\u2064\ufeff\u115f\u1160\u3164\uffa0\u180e]+"
-    "|(?<=[\x21-\x7e])[\u00ad\u034f\u200c\u200d]+(?=[\x21-\x7e])"
-    "|(?<=[\x21-\x7e])[\ufe00-\ufe0f\U000e0100-\U000e01ef]+(?!\u20e3)"  # but for keys, such as 1 in a box
-    "|(?<=[\ufe00-\ufe0f\U000e0100-\U000e01ef])[\ufe00-\ufe0f\U000e0100-\U000e01ef]+)"
+_NOWHERE: Final = (
+    "\u115f\u1160\u180e\u200b\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f"
 )
-"""Joiners and selectors have their place in scripts and in pictures, and none between two letters of ASCII."""
+"""What has its place in no text: other directions than the letters have, fillers, tags."""
+_ELSEWHERE: Final = "\u00ad\u034f\u061c\u180b-\u180d\u200c-\u200f\ufe00-\ufe0f\U000e0100-\U000e01ef"
+"""What has its place in scripts and in pictures: joiners, marks of direction, selectors."""
+_RUN: Final = re.compile(
+    "\U0001f3f4[\U000e0020-\U000e007e]{1,12}\U000e007f"  # flags of regions are made of tags
+    f"|(?P<run>[{_NOWHERE}{_ELSEWHERE}]+)"
+)
+_MISPLACED: Final = re.compile(f"[{_NOWHERE}]")
+_SELECTORS: Final = re.compile(
+    "(?<=[\x21-\x7e])[\ufe00-\ufe0f\U000e0100-\U000e01ef]+"
+    "|(?<=[\ufe00-\ufe0f\U000e0100-\U000e01ef])[\ufe00-\ufe0f\U000e0100-\U000e01ef]+"
+)
+"""One chooses how the sign before it looks, and none does so for ASCII, or for another."""
+_KEY: Final = "\u20e3"
+_OF_KEYS: Final = "\ufe0f"
+"""But for keys, such as 1 in a box."""
 _MAY: Final = re.compile("[^\x00-\x7f]")
 
 
@@ -39,7 +48,17 @@ def invisible(*, action: Action = "redact", **how: Unpack[Options]) -> SpanCheck
 def _find(text: str, kinds: tuple[str, ...]) -> list[Finding]:
     if text.isascii():
         return []
-    return [Finding(UNSEEN, *match.span()) for match in _FOUND.finditer(text) if match["unseen"]]
+    found: list[Finding] = []
+    for match in _RUN.finditer(text):
+        start, end = match.span()
+        if match["run"] is None:
+            continue
+        is_amid = start > 0 and "!" <= text[start - 1] <= "~" and "!" <= text[end : end + 1] <= "~"
+        if is_amid or _MISPLACED.search(match[0]) is not None:
+            found.append(Finding(UNSEEN, start, end))
+        elif match[0] != _OF_KEYS or text[end : end + 1] != _KEY:
+            found += [Finding(UNSEEN, *each.span()) for each in _SELECTORS.finditer(text, start, end)]
+    return found
 
 
 def _open(text: str, start: int) -> int:
@@ -50,8 +69,7 @@ def _open(text: str, start: int) -> int:
     return end
 
 
-_MARK: Final = re.compile("[\u00ad\u034f\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
-                          "\ufeff\uffa0\U0001f3f4\U000e0000-\U000e01ef]")  # fmt: skip
+_MARK: Final = re.compile(f"[{_NOWHERE}{_ELSEWHERE}\U0001f3f4]")
 
 
 def _may_hold(text: str) -> bool:

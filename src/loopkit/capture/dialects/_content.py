@@ -75,8 +75,10 @@ _RESULTS = frozenset(("toolResult", "functionResponse", "function_response"))
 def _for_field(name: Any, value: Any, change: Change) -> Change:
     """The same where a field says it."""
     if name in _CALLS or name in _RESULTS:
-        tool = mapping(value).get("name") or getattr(value, "name", None)
-        return for_tool(change, "tool_call" if name in _CALLS else "tool_result", tool)
+        fields: Mapping[str, Any] = mapping(value) or getattr(value, "__dict__", {})
+        change = for_tool(change, "tool_call" if name in _CALLS else "tool_result", fields.get("name"))
+        if is_of_call(change) and all(fields.get(said) is None for said in _WHOLLY_SAID):
+            change("{}")  # its name is to be heard all the same
     return change
 
 

@@ -126,16 +126,12 @@ class Chat:
             for name in ("content", *_OTHER_TEXTS):
                 change_text(message, name, "parsed", change)
             if getattr(message, "function_call", None) is not None:
-                called = for_tool(change, "tool_call", message.function_call.name)
-                change_text(message.function_call, "arguments", None, called)
+                _change_function(message.function_call, None, change)
             if getattr(message, "audio", None) is not None:
                 change_text(message.audio, "transcript", None, change)
             for call in some(message, "tool_calls"):
                 if getattr(call, "function", None) is not None:
-                    called = for_tool(change, "tool_call", getattr(call.function, "name", None))
-                    if call.function.arguments == "":  # its name is to be heard all the same
-                        called("{}") if isinstance(called, Listener) else None
-                    change_text(call.function, "arguments", "parsed_arguments", called)
+                    _change_function(call.function, "parsed_arguments", change)
                 if getattr(call, "custom", None) is not None:
                     change_text(call.custom, "input", None, for_tool(change, "tool_call", call.custom.name))
             _change_others(message, change)
@@ -151,6 +147,13 @@ class Chat:
     def send(self, client: Any, arguments: Mapping[str, Any]) -> Any:
         """See `Dialect.send`."""
         return client.chat.completions.create(**arguments)
+
+
+def _change_function(function: Any, parsed: str | None, change: Callable[[str], str]) -> None:
+    called = for_tool(change, "tool_call", getattr(function, "name", None))
+    if function.arguments == "" and isinstance(called, Listener):
+        called("{}")  # its name is to be heard all the same
+    change_text(function, "arguments", parsed, called)
 
 
 def _change_others(message: Any, change: Callable[[str], str]) -> None:
@@ -245,8 +248,7 @@ class _Choice:
         delta = choice.delta
         if choice.finish_reason is not None:
             self.finish_reason = choice.finish_reason
-        if choice.__dict__.get("logprobs") is not None:
-            self.logprobs += choice.logprobs.content or ()
+        self.logprobs += getattr(choice.__dict__.get("logprobs"), "content", None) or ()
         if choice.model_extra and "token_ids" in choice.model_extra:
             self.token_ids += choice.model_extra["token_ids"] or ()
         if delta is None:
@@ -332,8 +334,8 @@ def _words(index: int, delta: Any) -> Iterator[_Place]:
 
 
 def _calls(index: int, delta: Any) -> Iterator[_Place]:
-    if (function := delta.__dict__.get("function_call")) is not None and function.arguments:
-        piece = Piece((index, "function_call"), function.arguments, "tool_call", function.name)
+    if (function := delta.__dict__.get("function_call")) is not None:
+        piece = Piece((index, "function_call"), function.arguments or "", "tool_call", function.name)
         yield piece, partial(setattr, function, "arguments")
     for call in delta.tool_calls or ():
         channel = (index, "tool", call.index)
