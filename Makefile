@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all test-litellm test-presidio test-pythons lint types docs bench bench-guard check clean
+.PHONY: help setup demo test test-all test-litellm test-presidio test-pythons lint types docs bench bench-guard bench-route check clean
 
 help:
 	@echo "make setup         a virtual environment with everything that development needs"
@@ -81,6 +81,9 @@ bench: $(READY)
 
 bench-guard: $(READY)
 	$(BIN)/python -m benchmarks guard grounding
+
+bench-route: $(READY)
+	$(BIN)/python -m benchmarks routing
 
 check: lint types test
 

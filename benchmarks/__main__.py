@@ -23,8 +23,9 @@ PARTS = {
     "guard": "Checks on real data",
     "guard_peers": "Checks on real data, and others'",
     "grounding": "Answers and their sources",
+    "routing": "Routers on real data",
 }
-ON_REQUEST = ("peers", "guard", "guard_peers", "grounding")
+ON_REQUEST = ("peers", "guard", "guard_peers", "grounding", "routing")
 
 
 def main() -> None:

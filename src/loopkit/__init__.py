@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from loopkit.datasets.dataset import Dataset as Dataset
     from loopkit.deploy.registry import Registry as Registry
     from loopkit.deploy.rollout import Rollout as Rollout
+    from loopkit.deploy.routing import fit_router as fit_router
+    from loopkit.deploy.routing import routes as routes
+    from loopkit.deploy.routing import simulate_router as simulate_router
     from loopkit.deploy.trail import lineage as lineage
     from loopkit.errors import Blocked as Blocked
     from loopkit.errors import Held as Held
@@ -125,6 +128,11 @@ _HOMES = {
     "datasets.dataset": ("Dataset",),
     "deploy.registry": ("Registry",),
     "deploy.rollout": ("Rollout",),
+    "deploy.routing": (
+        "fit_router",
+        "routes",
+        "simulate_router",
+    ),
     "deploy.trail": ("lineage",),
     "errors": (
         "Blocked",

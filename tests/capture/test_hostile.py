@@ -213,9 +213,9 @@ def test_forked_workers_draw_differently(clean_environment: Path) -> None:
     for _ in range(3):
         read, write = os.pipe()
         if os.fork() == 0:
-            from loopkit.route.policy import Sticky
+            from loopkit.route.policy import draw
 
-            os.write(write, repr([round(Sticky().draw(), 6) for _ in range(3)]).encode())
+            os.write(write, repr([round(draw(), 6) for _ in range(3)]).encode())
             os._exit(0)
         os.wait()
         drawn.append(os.read(read, 1000))

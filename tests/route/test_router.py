@@ -16,8 +16,8 @@ from openai import AsyncOpenAI, BadRequestError, OpenAI
 import loopkit
 from loopkit import policies
 from loopkit.errors import InvalidInput
-from loopkit.route.policy import Decision, hashed, pick
-from loopkit.route.source import Serving
+from loopkit.route.policy import Ask, Odds, hashed, pick
+from loopkit.route.source import Learn, Serving
 from loopkit.testing import MemorySink, ScriptedProvider
 from loopkit.types import Example, Variant
 from tests.providers.contract import ROWS
@@ -38,6 +38,8 @@ class Fixed:
 
     def examples(self, dataset: str) -> Sequence[Example]:
         return self._examples
+
+    def follow(self, task: str, learn: Learn) -> None: ...
 
     def refresh(self) -> None: ...
 
@@ -105,17 +107,50 @@ def test_weights_of_ones_own() -> None:
     assert {route.choose(ticket="x").name for _ in range(50)} == {"v2"}
     with pytest.raises(InvalidInput, match="weights are"):
         policies.weights({"v1": 0})
-    with pytest.raises(InvalidInput, match="by is 'shoe'"):
-        policies.sticky(by="shoe")
+    by: Any = "shoe"
+    with pytest.raises(InvalidInput, match="sticky_by is 'shoe'"):
+        loopkit.Router("t", default=A, sticky_by=by)
 
 
 def test_a_policy_that_raises_falls_back_to_the_default(recorded: MemorySink) -> None:
     class Broken:
-        def decide(self, serving: Serving, around: object) -> Decision:
+        def odds(self, ask: Ask) -> Odds:
             raise RuntimeError("policy broke")
 
     assert router(HALF, policy=Broken()).call(ticket="x") == "answer of model-a"
     assert next(s for s in recorded.spans() if s.kind == "task").variant == "default"
+
+
+@pytest.mark.parametrize("shares", [{"v1": 0.7}, {"v1": 0.5, "v9": 0.5}, {"v1": 1.5, "v2": -0.5}, {}])
+def test_odds_that_are_none_fall_back_to_the_default(shares: dict[str, float], recorded: MemorySink) -> None:
+    class Odd:
+        def odds(self, ask: Ask) -> Odds:
+            return Odds(shares, "odd")
+
+    choice = router(HALF, policy=Odd()).choose(ticket="x")
+    assert (choice.name, choice.propensity, choice.reason) == ("default", 1.0, "fallback")
+
+
+def test_variants_in_code_serve_where_the_registry_is_silent(recorded: MemorySink) -> None:
+    route = loopkit.Router(
+        "triage", default=A, variants={"b": B}, client=client_of()[0], policy=policies.weights({"b": 1}),
+        source=Fixed(None),
+    )  # fmt: skip
+    assert route.call(ticket="x") == "answer of model-b"
+    spans = {span.kind: span for span in recorded.spans()}
+    assert (spans["task"].variant, spans["task"].propensity) == ("b", 1.0)
+    assert spans["route"].attributes["loopkit.router.candidates"] == ["b", "default"]
+    assert spans["route"].attributes["loopkit.router.explore"] is False
+
+
+def test_sessions_and_single_calls_may_be_the_unit() -> None:
+    for by, fewest, most in (("session", 1, 1), ("user", 1, 1), ("call", 30, 70)):
+        route = router(HALF, sticky_by=by)
+        with loopkit.context(user_id="u", session_id="s"):
+            names = [route.choose(ticket="x").name for _ in range(100)]
+        assert fewest <= min(Counter(names).values()) or by != "call"
+        assert (len(set(names)) == 1) == (by != "call")
+        assert by != "call" or fewest <= Counter(names)["v1"] <= most
 
 
 def test_a_variant_that_fails_is_rescued_by_the_default(recorded: MemorySink) -> None:

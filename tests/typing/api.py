@@ -57,7 +57,7 @@ if event is not None:
 loopkit.feedback(identity, correction={"queue": "cards"})
 
 small = loopkit.Variant(model="m", prompt="{ticket}")
-router = loopkit.Router("triage", default=small, client=client, policy=policies.sticky(by="session"))
+router = loopkit.Router("triage", default=small, client=client, policy=policies.weights({"v1": 1}), sticky_by="session")
 share: float = router.choose(ticket="x").propensity
 
 

@@ -14,13 +14,15 @@ from rich.console import Console
 from loopkit import _assemble
 from loopkit._version import __version__
 from loopkit.cli import screen
-from loopkit.cli.application import Application
+from loopkit.cli.application import Application, read_toml
 from loopkit.cli.diagnosis import diagnose
 from loopkit.cli.trial import tried
 from loopkit.config import STORE_BYTES, STORE_DAYS
 from loopkit.datasets.dataset import Dataset
 from loopkit.deploy.registry import Registry
 from loopkit.deploy.rollout import Rollout
+from loopkit.deploy.routing import CLIP, fit_router, simulate_router
+from loopkit.deploy.routing import routes as show_routes
 from loopkit.deploy.trail import lineage as trace_lineage
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.evals.experiment import evaluate as run_evaluation
@@ -37,6 +39,7 @@ from loopkit.observe.guarding import guard_labels, replay_guard
 from loopkit.observe.page import report as render_report
 from loopkit.observe.prices import set_price
 from loopkit.observe.sensing import sense
+from loopkit.route.named import policy_of
 from loopkit.signals import say
 from loopkit.signals.declared import declared
 from loopkit.signals.state import orphans as orphan_events
@@ -58,11 +61,15 @@ guard_app = typer.Typer(help="What may pass.", no_args_is_help=True)
 signals_app = typer.Typer(help="What people show without saying it.", no_args_is_help=True)
 dataset_app = typer.Typer(help="What to learn from.", no_args_is_help=True)
 rollout_app = typer.Typer(help="What is served: candidates on real calls.", no_args_is_help=True)
+router_app = typer.Typer(
+    help="Which variant: routers that learn, and what others would have earned.", no_args_is_help=True
+)
 store_app = typer.Typer(help="The local store.", no_args_is_help=True)
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(signals_app, name="signals")
 app.add_typer(guard_app, name="guard")
 app.add_typer(dataset_app, name="dataset")
+app.add_typer(router_app, name="router")
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(store_app, name="store")
 spool_app = typer.Typer(help="Where else it goes: what waits to be delivered.", no_args_is_help=True)
@@ -73,6 +80,7 @@ out = Console()
 _FORMATS = "loopkit, datawizz, langfuse or langsmith."
 Task = Annotated[str, typer.Argument(help="The task's name, as in @loopkit.trace(task=...).")]
 App = Annotated[str | None, typer.Option("--app", help="The application's module; default: app in loopkit.toml.")]
+Since = Annotated[str | None, typer.Option(help="Of the last days, hours or minutes: 7d, 12h, 30m; default: all.")]
 Endpoint = Annotated[str | None, typer.Argument(help="One destination's URL; default: all.")]
 
 
@@ -259,6 +267,48 @@ def promote(
     registry = Registry(open_store())
     registry.promote(task, variant, reason=reason)
     out.print(f"{registry.current(task)} serves {task} now")
+
+
+@app.command()
+def routes(
+    task: Annotated[str | None, typer.Argument(help="One task; default: all.")] = None,
+    since: Since = None,
+) -> None:
+    """How each variant's calls went: shares, rewards with intervals, failures, time and cost."""
+    store = open_store()
+    if task is not None:
+        store.check_task(task)
+    out.print(screen.routes(show_routes(task, since=_start(since), store=store)))
+
+
+@router_app.command("fit")
+def router_fit(
+    task: Task,
+    to: Annotated[Path, typer.Option("--out", help="The file to write, for policies.learned().")],
+    cost: Annotated[
+        list[str] | None, typer.Option(help="What a call of a variant costs, as NAME=NUMBER; default: as logged.")
+    ] = None,
+    field: Annotated[list[str] | None, typer.Option(help="An input to read; default: all.")] = None,
+    since: Since = None,
+) -> None:
+    """Learn from logged calls which variant answers what well."""
+    costs = dict(map(_cost, cost)) if cost else None
+    quality = fit_router(task, costs=costs, fields=tuple(field or ()), since=_start(since))
+    quality.save(to)
+    out.print(screen.quality(quality))
+    out.print(f"wrote {to}: give it to policies.learned({str(to)!r}, ...)", highlight=False)
+
+
+@router_app.command("simulate")
+def router_simulate(
+    task: Task,
+    policy: Annotated[Path, typer.Option(help="A .toml file: policy = its name, and its arguments.")],
+    since: Since = None,
+    clip: Annotated[float, typer.Option(help="The largest ratio of probabilities that counts as it is.", min=1)] = CLIP,
+) -> None:
+    """What another policy would have earned on logged calls, before anybody is served by it."""
+    found = policy_of(read_toml(policy))
+    out.print(screen.simulated(simulate_router(task, found, since=_start(since), clip=clip)))
 
 
 @app.command()
@@ -567,6 +617,26 @@ class _recording:  # noqa: N801  # reads as a statement: with _recording():
 
     def __exit__(self, *_: object) -> None:
         _assemble.shutdown()
+
+
+def _start(since: str | None) -> int | None:
+    """Nanoseconds since the epoch, of `7d`, `12h`, `30m`."""
+    if since is None:
+        return None
+    units = {"d": 86_400, "h": 3_600, "m": 60}
+    try:
+        seconds = float(since[:-1]) * units[since[-1]]
+    except (ValueError, KeyError, IndexError):
+        raise InvalidInput(f"--since is {since!r}: write days, hours or minutes, such as 7d, 12h or 30m") from None
+    return max(time.time_ns() - int(seconds * 1e9), 0)
+
+
+def _cost(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise InvalidInput(f"--cost is {text!r}: write the variant's name and a number, such as small=0.2") from None
 
 
 def _chosen(endpoint: str | None) -> dict[str, DiskSpool]:

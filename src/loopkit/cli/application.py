@@ -62,16 +62,23 @@ class Application:
         return [] if self.module is None else list(vars(self.module).values())
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file says. Raises `InvalidSetting` for one that is none, or can't be read."""
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{path} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise InvalidSetting(f"{path} can't be read: {error.strerror}") from error
+
+
 def configured_name(directory: Path | None = None) -> str | None:
     """`app` in [loopkit] of loopkit.toml, or in [loopkit] or [tool.loopkit] of pyproject.toml."""
     for file, above in _FILES:
         path = (directory or Path.cwd()) / file
         if not path.is_file():
             continue
-        try:
-            table = tomllib.loads(path.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InvalidSetting(f"{path} is not valid TOML: {error}") from error
+        table = read_toml(path)
         sections = [table.get("loopkit")] if not above else [table.get("loopkit"), _below(table, above)]
         for section in sections:
             app = _below({"app": section}, ("app", "app"))

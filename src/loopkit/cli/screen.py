@@ -20,11 +20,13 @@ from loopkit.cli.diagnosis import Finding
 from loopkit.cli.trial import Tried
 from loopkit.datasets.dataset import Dataset
 from loopkit.deploy.rollout import RolloutDecision
+from loopkit.deploy.routing import Route, Simulated
 from loopkit.deploy.trail import Trail
 from loopkit.evals.experiment import Experiment
 from loopkit.export.spool import DiskSpool
 from loopkit.observe.guarding import Replayed
 from loopkit.observe.look import Failure, Figures
+from loopkit.route.quality import Quality
 from loopkit.signals.cards import Calibration
 from loopkit.signals.state import held
 from loopkit.store.outbox import Untold
@@ -77,6 +79,61 @@ def figures(rows: Sequence[Figures], by: str) -> Table:
             "–" if row.cost is None else f"${row.cost:.4g}",
         )  # fmt: skip
     return made
+
+
+def routes(rows: Sequence[Route]) -> Table:
+    """See `loopkit.routes`."""
+    made = table(
+        "task", "variant", ">share", ">drawn", ">calls", ">judged", ">reward", ">95 %", ">failed", ">p50", ">cost"
+    )
+    for row in rows:
+        made.add_row(
+            escape(row.task), escape(row.variant), "–" if row.share is None else f"{row.share:.0%}", f"{row.drawn:.0%}",
+            str(row.calls), str(row.judged), f"{row.reward:.3f}" if row.judged else "–",
+            f"{row.low:.3f} to {row.high:.3f}" if row.judged else "–", str(row.failed), duration(row.seconds),
+            "–" if row.cost is None else f"${row.cost:.4g}",
+        )  # fmt: skip
+    return made
+
+
+def quality(found: Quality) -> Group:
+    """What a learned router knows, and what its targets come to."""
+    heads = table("variant", ">outcomes", ">good", ">off by", ">cost")
+    for name, cost in found.costs.items():
+        told = found.about
+        heads.add_row(
+            escape(name),
+            str(told["outcomes"][name]),
+            f"{told['good'][name]:.3f}",
+            f"{told['off'][name]:.3f}",
+            f"{cost:.4g}",
+        )
+    points = table(">cost of a call", ">quality, held out", ">price")
+    step = max(len(found.curve) // 10, 1)
+    for point in found.curve[::step]:
+        points.add_row(f"{point.cost:.4g}", f"{point.quality:.3f}", f"{point.price:.4g}")
+    return Group(heads, "", points)
+
+
+def simulated(found: Simulated) -> Group:
+    """What another policy would have earned."""
+    earned = found.earned
+    made = table("a call", ">earned", ">95 %")
+    rows = {"logged": earned.logged, "IPS": earned.ips, "SNIPS": earned.snips, "doubly robust": earned.dr}
+    for name, each in rows.items():
+        made.add_row(name, f"{each.value:.3f}", f"{each.low:.3f} to {each.high:.3f}")
+    shares = ", ".join(f"{escape(name)} {share:.0%}" for name, share in found.shares.items() if share)
+    lines = [
+        f"{earned.draws} calls, which tell as much as {earned.effective:.0f} of its own; it would have given {shares}",
+        f"mean weight {earned.mean_weight:.3f} (1 where all it does was tried); {earned.clipped} weights clipped, "
+        f"{earned.clipped_share:.1%} of all",
+    ]
+    if found.untried:
+        lines.append(
+            f"{found.untried:.1%} of its choices are of variants without a judged call: nothing is known of those"
+        )
+    lines += [f"left out: {count} {escape(reason)}" for reason, count in found.left_out.items() if count]
+    return Group(made, *lines)
 
 
 def many(count: int) -> str:

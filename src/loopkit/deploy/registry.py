@@ -13,15 +13,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from loopkit import _host
 from loopkit._json import canonical, from_dict, to_dict, to_json
 from loopkit.datasets.dataset import Dataset
+from loopkit.deploy.decisions import logged
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.route.answer import check_variant
-from loopkit.route.source import Serving
+from loopkit.route.source import Learn, Serving
 from loopkit.store.sqlite import Store
 from loopkit.types import Example, Variant
 
 _REFRESH_SECONDS = 1.0
+_LEARN_SECONDS = 30.0
+_LEARN_SPANS = 20_000
+"""So many of a task's latest spans are learnt from."""
 CURRENT, CANDIDATE = "current", "candidate"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 
@@ -35,6 +40,8 @@ class Registry:
         self._serving: dict[str, Serving | None] = {}
         self._examples: dict[str, Sequence[Example]] = {}
         self._read_at = 0.0
+        self._learners: list[tuple[str, Learn]] = []
+        self._taught_at = 0.0
 
     # As a VariantSource
 
@@ -46,6 +53,9 @@ class Registry:
         elif self._later is not None and time.monotonic() - self._read_at > _REFRESH_SECONDS:
             self._read_at = time.monotonic()
             self._later(self.refresh)
+            if self._learners and self._read_at - self._taught_at > _LEARN_SECONDS:
+                self._taught_at = self._read_at
+                self._later(self.teach)
         return self._serving[task]
 
     def examples(self, dataset: str) -> Sequence[Example]:
@@ -53,6 +63,19 @@ class Registry:
         if dataset not in self._examples:
             self._examples[dataset] = Dataset.load(dataset, store=self.store).split("train")
         return self._examples[dataset]
+
+    def follow(self, task: str, learn: Learn) -> None:
+        """See `VariantSource.follow`: at once, then every half minute in which the task is called."""
+        self._learners.append((task, learn))
+        if self._later is not None:
+            self._taught_at = time.monotonic()
+            self._later(self.teach)
+
+    def teach(self) -> None:
+        """Tell those who follow what came of calls. One that can't learn from it goes on as it was."""
+        for task, learn in self._learners:
+            with _host.Shielded(f"learning from calls of {task}"):
+                learn(logged(task, newest=_LEARN_SPANS, store=self.store))
 
     def refresh(self) -> None:
         """See `VariantSource.refresh`. What can't be read leaves the last good state."""

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from loopkit._json import from_dict, to_dict
 from loopkit._words import duration
 from loopkit.capture.sampling import tail_takes
+from loopkit.deploy.decisions import has_failed
 from loopkit.deploy.registry import Registry
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.signals.calls import calls_and_statements, first_outcome
@@ -28,7 +29,6 @@ from loopkit.statistics.sequential import ArmsResult, Exposure, compare_arms, de
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
 from loopkit.types import Feedback, Span
-from loopkit.wire import names
 
 _KIND = "rollout"
 SLOW_FACTOR = 1.2
@@ -346,11 +346,6 @@ class _Weighed:
 def _was_drawn(call: Span) -> bool:
     """Whether the call is here by the tail's draw: among these, slow and failed calls are as frequent as they are."""
     return call.tail_probability == 1.0 or tail_takes(call.tail_probability, int(call.trace_id, 16))
-
-
-def has_failed(call: Span) -> bool:
-    """Whether the variant that was drawn failed, even where the default then answered."""
-    return call.status == "error" or bool(call.attributes.get(names.ROUTE_FALLBACK))
 
 
 def _add_twin(registry: Registry, task: str, current: str) -> str:

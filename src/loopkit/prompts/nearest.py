@@ -23,6 +23,7 @@ class NearestIndex:
         counts = [Counter(terms(text)) for text in texts]
         seen = Counter(term for count in counts for term in count)
         self._idf = {term: math.log((1 + len(texts)) / (1 + n)) + 1 for term, n in seen.items()}
+        self._idf_of_none = math.log(1 + len(texts)) + 1
         self._postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
         for index, count in enumerate(counts):
             for term, weight in self._vector(count).items():
@@ -37,7 +38,7 @@ class NearestIndex:
         return sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:k]
 
     def _vector(self, count: Mapping[str, int]) -> dict[str, float]:
-        weights = {t: (1 + math.log(n)) * self._idf[t] for t, n in count.items() if t in self._idf}
+        weights = {t: (1 + math.log(n)) * self._idf.get(t, self._idf_of_none) for t, n in count.items()}
         length = math.sqrt(sum(w * w for w in weights.values()))
         return {term: weight / length for term, weight in weights.items()} if length else {}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args
 
 from loopkit import _host
 from loopkit.capture import slot
@@ -11,8 +12,8 @@ from loopkit.capture.decorator import live_span, span
 from loopkit.errors import Blocked, InvalidInput
 from loopkit.prompts.template import version
 from loopkit.route.answer import Kitchen, check_variant
-from loopkit.route.policy import Decision, Policy, Sticky
-from loopkit.route.source import VariantSource
+from loopkit.route.policy import Ask, Decision, Policy, Shares, StickyBy, decide
+from loopkit.route.source import Serving, VariantSource
 from loopkit.types import Variant
 from loopkit.wire import names
 
@@ -25,10 +26,12 @@ class Router:
         router = loopkit.Router("triage", default=small, client=client)
         queue = router.call(ticket=ticket)
 
-    The registry is the only truth about what is served; `default` works without one, before `init()`, and where
-    the chosen variant fails. `policy` decides (default: sticky by user); a policy that raises is counted and
-    `default` serves. The registry is read in the background
-    after the first call; a variant that retrieves loads its examples on its first call.
+    The registry is the only truth about what is served; where it says nothing of the task, and before `init()`,
+    `default` serves, and `variants` by their names where the policy gives them a share. `default` also answers where
+    the chosen variant fails. `policy` says how likely each variant is (default: the registry's shares); one user's
+    calls, or a session's by `sticky_by`, get the same variant while that stays. A policy that raises is counted and
+    `default` serves. The registry is read in the background after the first call; a variant that retrieves loads its
+    examples on its first call.
     """
 
     def __init__(
@@ -36,16 +39,27 @@ class Router:
         task: str,
         *,
         default: Variant,
+        variants: Mapping[str, Variant] | None = None,
         client: Any = None,
         policy: Policy | None = None,
+        sticky_by: StickyBy = "user",
         source: VariantSource | None = None,
     ) -> None:
         if not isinstance(task, str) or not task.strip():
             raise InvalidInput(f"the task is {task!r}: give its name, such as 'triage'")
         self.task = task
         self.default = check_variant(default)
-        self.policy: Policy = policy or Sticky()
+        if sticky_by not in get_args(StickyBy):
+            raise InvalidInput(f"sticky_by is {sticky_by!r}: choose {', '.join(map(repr, get_args(StickyBy)))}")
+        self.policy: Policy = policy or Shares()
+        self.sticky_by: StickyBy = sticky_by
+        named = {name: check_variant(variant) for name, variant in (variants or {}).items()}
+        self._own = Serving(
+            variants={DEFAULT_NAME: self.default, **named}, shares={DEFAULT_NAME: 1.0, **dict.fromkeys(named, 0.0)},
+            salt=task,
+        )  # fmt: skip
         self._own_source = source
+        self._is_learning = False
         self._kitchen = Kitchen(client, self._examples)
 
     def call(self, **inputs: Any) -> Any:
@@ -74,10 +88,10 @@ class Router:
 
         Binds task, variant, prompt version and propensity to the span that runs here, and to those below it.
         """
-        decision, variant, candidates = self._decide()
-        choice = Choice(self, self._kitchen, decision, variant)
+        decision, serving = self._decide(inputs)
+        choice = Choice(self, self._kitchen, decision, serving)
         with _host.Shielded("recording a choice"):
-            choice.record(live_span(), candidates)
+            choice.record(live_span())
         return choice
 
     def refresh(self) -> None:
@@ -91,18 +105,26 @@ class Router:
         live = live_span()
         return live is not None and live.task == self.task
 
-    def _decide(self) -> tuple[Decision, Variant, tuple[str, ...]]:
-        fallback = Decision(DEFAULT_NAME, 1.0, "default")
+    def _decide(self, inputs: Mapping[str, Any]) -> tuple[Decision, Serving]:
         try:
-            source = self._source()
-            serving = None if source is None else source.serving(self.task)
-            if serving is None:
-                return fallback, self.default, (DEFAULT_NAME,)
-            decision = self.policy.decide(serving, ambient())
-            return decision, serving.variants[decision.variant], tuple(sorted(serving.variants))
+            serving = self._serving()
+            if serving is self._own and len(serving.variants) == 1:
+                return Decision(DEFAULT_NAME, 1.0, "default"), serving
+            ask = Ask(inputs=inputs, serving=serving, around=ambient())
+            return decide(self.policy, ask, self.sticky_by), serving
         except Exception as error:  # noqa: BLE001  # whatever is wrong with registry or policy, the call is served
             _host.warn_once(f"router {self.task}", f"router {self.task!r} fell back to its default: {error!r}")
-            return Decision(DEFAULT_NAME, 1.0, "fallback"), self.default, (DEFAULT_NAME,)
+            return Decision(DEFAULT_NAME, 1.0, "fallback"), self._own
+
+    def _serving(self) -> Serving:
+        source = self._source()
+        if source is None:
+            return self._own
+        learn = getattr(self.policy, "learn", None)
+        if learn is not None and not self._is_learning:
+            self._is_learning = True
+            source.follow(self.task, learn)
+        return source.serving(self.task) or self._own
 
     def _source(self) -> VariantSource | None:
         if self._own_source is not None:
@@ -119,19 +141,22 @@ class Router:
 
 
 class Choice:
-    """One decision: `variant`, `name`, `propensity`, `reason`; bound to the span it was made under.
+    """One decision: `variant`, `name`, `propensity`, `reason`, and whether it is one to `explore`; bound to the span
+    it was made under.
 
     Outside a span use it as a block: `with router.choose(...) as choice:`.
     """
 
-    def __init__(self, router: Router, kitchen: Kitchen, decision: Decision, variant: Variant) -> None:
+    def __init__(self, router: Router, kitchen: Kitchen, decision: Decision, serving: Serving) -> None:
         self._router = router
         self._kitchen = kitchen
         self._block: Any = None
+        self._candidates = sorted(serving.variants)
         self.name = decision.variant
-        self.variant = variant
+        self.variant = serving.variants[decision.variant]
         self.propensity = decision.propensity
         self.reason = decision.reason
+        self.explore = decision.explore
 
     def call(self, **inputs: Any) -> Any:
         """The chosen variant's output."""
@@ -155,7 +180,7 @@ class Choice:
             raise InvalidInput(f"variant {self.name!r} has no model to make a request for: use choice.call(...)")
         return self._kitchen.dialect.render(self.variant, self._kitchen.messages(self.variant, inputs))
 
-    def record(self, live: Any, candidates: tuple[str, ...]) -> None:
+    def record(self, live: Any) -> None:
         """Bind to the running span, and leave a span of the decision below it."""
         if live is None:
             return
@@ -166,12 +191,20 @@ class Choice:
         with span(f"route {self._router.task}", kind="route"):
             decided = live_span()
             if decided is not None:
-                decided.set_attributes({names.ROUTE_REASON: self.reason, names.ROUTE_CANDIDATES: list(candidates)})
+                decided.set_attributes(
+                    {
+                        names.ROUTE_REASON: self.reason,
+                        names.ROUTE_CANDIDATES: self._candidates,
+                        names.ROUTE_EXPLORE: self.explore,
+                        names.VARIANT: self.name,
+                        names.PROPENSITY: self.propensity,
+                    }
+                )
 
     def __enter__(self) -> Choice:
         self._block = span(self._router.task, task=self._router.task)
         self._block.__enter__()
-        self.record(live_span(), (self.name,))
+        self.record(live_span())
         return self
 
     def __exit__(self, *exc: Any) -> None:

@@ -69,6 +69,7 @@ VARIANT = "loopkit.variant"  # the registry's name of the variant that served th
 PROPENSITY = "loopkit.router.propensity"  # the probability with which it was chosen
 ROUTE_REASON = "loopkit.router.reason"  # why it was chosen: share, sticky, rule, default, fallback
 ROUTE_FALLBACK = "loopkit.router.fallback"  # true where the chosen variant failed and the default answered
+ROUTE_EXPLORE = "loopkit.router.explore"  # true where a variant was tried that the policy doesn't think best
 ROUTE_CANDIDATES = "loopkit.router.candidates"  # what could have been chosen, a list
 SAMPLING_PROBABILITY = "loopkit.sampling.probability"  # with which this span was kept as one of an ordinary trace
 SAMPLING_HEAD = "loopkit.sampling.head_probability"  # what of it is the head's draw, where there is a tail too
