@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from loopkit.observe.prices import set_price as set_price
     from loopkit.observe.sensing import sense as sense
     from loopkit.route.answer import Answer as Answer
+    from loopkit.route.deployments import Deployment as Deployment
     from loopkit.route.router import Router as Router
     from loopkit.signals.say import afeedback as afeedback
     from loopkit.signals.say import feedback as feedback
@@ -167,6 +168,7 @@ _HOMES = {
         "set_price",
     ),
     "route.answer": ("Answer",),
+    "route.deployments": ("Deployment",),
     "route.router": ("Router",),
     "signals.sensors": (
         "accepted",

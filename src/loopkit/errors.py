@@ -7,6 +7,7 @@
     ├── UnsupportedClient    (TypeError)     wrap() doesn't know this client: decorate the function that calls it
     ├── MissingExtra         (ImportError)   an optional package is missing: the message is the pip line
     ├── StoreUnusable        (OSError)       the local store can't be opened or read: the message says what to do
+    ├── NoDeployment                         a router has nobody left to ask: each is left alone after failures
     ├── Unguarded                            a guard could not see a call or an answer, which goes no further
     └── Blocked                              a guard stopped the call: `verdict` says which check, where and why
         └── Held                             it waits for somebody's approval
@@ -29,6 +30,7 @@ __all__ = [
     "InvalidSetting",
     "LoopkitError",
     "MissingExtra",
+    "NoDeployment",
     "NotFound",
     "StoreUnusable",
     "Unguarded",
@@ -62,6 +64,10 @@ class MissingExtra(LoopkitError, ImportError):
 
 class StoreUnusable(LoopkitError, OSError):
     """The local store can't be opened: not a store, written by a newer version, or no permission."""
+
+
+class NoDeployment(LoopkitError):
+    """All deployments that could serve a variant are being left alone; the message says how each failed last."""
 
 
 class Unguarded(LoopkitError):

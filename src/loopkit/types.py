@@ -329,6 +329,8 @@ class Variant:
     """`{"dataset": id, "k": n, "fields": [...]}`: the nearest training examples, per call."""
     callable: str | None = None
     """`module:function`, called with the inputs (and `parameters` as keywords)."""
+    client: str | None = None
+    """Which of a router's clients serves it, by name, where there are several."""
     stages: tuple[Variant, ...] = ()
     threshold: float = 0.0
     """In a cascade: a stage's answer stands when its confidence is at least this."""

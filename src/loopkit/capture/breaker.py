@@ -28,6 +28,15 @@ class Breaker:
         self._until = now + self._seconds
         return False
 
+    def may_be_asked(self) -> bool:
+        """The same, without being told that one may try."""
+        return self._count < self._failures or self._now() >= self._until
+
+    def rest(self, seconds: float) -> None:
+        """Leave it alone for so long, whatever it did."""
+        self._count = max(self._count, self._failures)
+        self._until = self._now() + seconds
+
     def worked(self) -> None:
         """It did."""
         self._count = 0

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any
 
-from loopkit.capture.decorator import span
+from loopkit import _host
+from loopkit.capture.decorator import live_span, span
 from loopkit.capture.dialects._protocol import Conversation
 from loopkit.capture.sdks.known import sdk_of
 from loopkit.errors import InvalidInput
 from loopkit.prompts.nearest import NearestIndex, text_of
 from loopkit.prompts.template import render
+from loopkit.route.deployments import Deployment, Pool, Retries, is_transient
 from loopkit.types import Example, Variant
+from loopkit.wire import names
 
 Examples = Callable[[str], Sequence[Example]]
 """From a dataset's id to its training examples."""
 
-Plan = Generator[Callable[[], Any], Any, "Answer"]
-"""Yields what to call (perhaps awaitable), receives what it gave, returns the answer."""
+Plan = Generator[Any, Any, "Answer"]
+"""Yields what to call (perhaps awaitable), or `Wait`; receives what it gave, or what it raised; returns the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +41,23 @@ class Answer:
 class Kitchen:
     """What it takes to serve variants: a client for models, and where examples lie."""
 
-    def __init__(self, client: Any = None, examples: Examples | None = None) -> None:
-        self.client = client
+    def __init__(
+        self, client: Any = None, examples: Examples | None = None, *, pools: Mapping[str, Pool] | None = None,
+        retries: Retries | None = None,
+    ) -> None:  # fmt: skip
+        self._pools = pools or {"": Pool([Deployment(client=client, name="client")])}
+        self._retries = retries or Retries(None)
         self._examples = examples
         self._indexes: dict[tuple[Any, ...], tuple[NearestIndex, Sequence[Example]]] = {}
 
-    @property
-    def dialect(self) -> Conversation:
-        """How this client is spoken to."""
-        sdk = None if self.client is None else sdk_of(self.client)
-        if sdk is None or sdk.conversation is None:
-            raise InvalidInput(
-                f"a variant with a model needs a client that wrap() knows, of openai, say; this one is {self.client!r}"
-            )
-        return sdk.conversation
+    def request(self, variant: Variant, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call that serves a model variant."""
+        dialect = _dialect_of(self._pool(variant).clients[0])
+        return dialect.render(variant, self.messages(variant, inputs))
+
+    def health(self) -> dict[str, str]:
+        """Of each deployment: "ok", or why it is being left alone."""
+        return {name: state for pool in self._pools.values() for name, state in pool.health().items()}
 
     def serve(self, variant: Variant, inputs: Mapping[str, Any]) -> Answer:
         """The variant's answer to these inputs. The provider's exceptions pass untouched."""
@@ -57,11 +65,12 @@ class Kitchen:
         try:
             step = next(plan)
             while True:
-                given = step()
-                if inspect.isawaitable(given):
-                    _close(given)
-                    raise InvalidInput("the client or callable is async: use acall(), or give a sync client")
-                step = plan.send(given)
+                try:
+                    given = _made(step)
+                except Exception as error:  # noqa: BLE001  # the plan decides what becomes of it
+                    step = plan.throw(error)
+                else:
+                    step = plan.send(given)
         except StopIteration as done:
             answer: Answer = done.value
             return answer
@@ -72,8 +81,12 @@ class Kitchen:
         try:
             step = next(plan)
             while True:
-                given = step()
-                step = plan.send(await given if inspect.isawaitable(given) else given)
+                try:
+                    given = await _amade(step)
+                except Exception as error:  # noqa: BLE001  # the plan decides what becomes of it
+                    step = plan.throw(error)
+                else:
+                    step = plan.send(given)
         except StopIteration as done:
             answer: Answer = done.value
             return answer
@@ -111,9 +124,43 @@ class Kitchen:
             return given if isinstance(given, Answer) else Answer(given)
         if variant.model is None:
             raise InvalidInput("a variant has neither model, callable nor stages: nothing can serve it")
-        arguments = self.dialect.render(variant, self.messages(variant, inputs))
-        response = yield lambda: self.dialect.send(self.client, arguments)
-        return Answer(self.dialect.text(response))
+        return (yield from self._asked(variant, self.messages(variant, inputs)))
+
+    def _asked(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> Plan:
+        """The model's answer, from whoever gives one."""
+        pool, began, tried = self._pool(variant), time.monotonic(), set[str]()
+        self._retries.begun()
+        for attempt in itertools.count(1):
+            deployment = pool.take(tried) or pool.take()
+            if deployment is None:
+                raise pool.none_left()
+            dialect, client = _dialect_of(deployment.client), deployment.client
+            called = replace(variant, model=deployment.models.get(variant.model or "", variant.model))
+            arguments = dialect.render(called, messages)
+            try:
+                response = yield partial(dialect.send, client, arguments)
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                pool.failed(deployment, error)
+                tried.add(deployment.name)
+                seconds = self._retries.wait(error, attempt, began, elsewhere=pool.has_another(tried))
+                if seconds is None:
+                    raise
+                if seconds:
+                    yield Wait(seconds)
+                continue
+            pool.worked(deployment)
+            if attempt > 1 or len(pool.clients) > 1:
+                _tell(deployment, attempt)
+            return Answer(dialect.text(response))
+        raise AssertionError("attempts are counted without an end")
+
+    def _pool(self, variant: Variant) -> Pool:
+        name = variant.client or next(iter(self._pools))
+        if name not in self._pools:
+            raise InvalidInput(f"a variant is served by the client {name!r}; this router's are {sorted(self._pools)}")
+        return self._pools[name]
 
     def _cascade(self, variant: Variant, inputs: Mapping[str, Any]) -> Plan:
         """Stage after stage until one is confident; the last one's word stands."""
@@ -137,6 +184,50 @@ class Kitchen:
             examples = self._examples(dataset)
             self._indexes[key] = (NearestIndex([text_of(e.input, fields) for e in examples]), examples)
         return self._indexes[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Yielded by a plan that goes on after so many seconds."""
+
+    seconds: float
+
+
+def _made(step: Any) -> Any:
+    if isinstance(step, Wait):
+        return time.sleep(step.seconds)
+    given = step()
+    if inspect.isawaitable(given):
+        _close(given)
+        raise InvalidInput("the client or callable is async: use acall(), or give a sync client")
+    return given
+
+
+async def _amade(step: Any) -> Any:
+    if isinstance(step, Wait):
+        import asyncio  # takes long, and whoever awaits this has it
+
+        return await asyncio.sleep(step.seconds)
+    given = step()
+    return await given if inspect.isawaitable(given) else given
+
+
+def _dialect_of(client: Any) -> Conversation:
+    """How a client is spoken to."""
+    sdk = None if client is None else sdk_of(client)
+    if sdk is None or sdk.conversation is None:
+        raise InvalidInput(
+            f"a variant with a model needs a client that wrap() knows, of openai, say; this one is {client!r}"
+        )
+    return sdk.conversation
+
+
+def _tell(deployment: Deployment, attempts: int) -> None:
+    """Write down who answered, and how many had to be asked."""
+    with _host.Shielded("recording an attempt"):
+        live = live_span()
+        if live is not None:
+            live.set_attributes({names.ROUTE_DEPLOYMENT: deployment.name, names.ROUTE_ATTEMPTS: attempts})
 
 
 def check_variant(variant: Variant) -> Variant:

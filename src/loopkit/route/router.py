@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from loopkit import _host
 from loopkit.capture import slot
 from loopkit.capture.ambient import ambient
 from loopkit.capture.decorator import live_span, span
-from loopkit.errors import Blocked, InvalidInput
+from loopkit.errors import Blocked, InvalidInput, NoDeployment
 from loopkit.prompts.template import version
 from loopkit.route.answer import Kitchen, check_variant
+from loopkit.route.deployments import DEFAULT_RETRY, Retries, pools_of
 from loopkit.route.policy import Ask, Decision, Policy, Shares, StickyBy, decide
 from loopkit.route.source import Serving, VariantSource
 from loopkit.types import Variant
@@ -43,6 +44,8 @@ class Router:
         client: Any = None,
         policy: Policy | None = None,
         sticky_by: StickyBy = "user",
+        fallbacks: Sequence[str] = (),
+        retry: Any = DEFAULT_RETRY,
         source: VariantSource | None = None,
     ) -> None:
         if not isinstance(task, str) or not task.strip():
@@ -54,13 +57,16 @@ class Router:
         self.policy: Policy = policy or Shares()
         self.sticky_by: StickyBy = sticky_by
         named = {name: check_variant(variant) for name, variant in (variants or {}).items()}
-        self._own = Serving(
+        self.own = Serving(
             variants={DEFAULT_NAME: self.default, **named}, shares={DEFAULT_NAME: 1.0, **dict.fromkeys(named, 0.0)},
             salt=task,
         )  # fmt: skip
+        if isinstance(fallbacks, str):
+            raise InvalidInput(f"fallbacks is {fallbacks!r}: give a list of variants' names")
+        self.fallbacks = tuple(fallbacks)
         self._own_source = source
         self._is_learning = False
-        self._kitchen = Kitchen(client, self._examples)
+        self._kitchen = Kitchen(examples=self._examples, pools=pools_of(client), retries=Retries(retry))
 
     def call(self, **inputs: Any) -> Any:
         """Choose a variant, serve it, and give its output.
@@ -94,6 +100,10 @@ class Router:
             choice.record(live_span())
         return choice
 
+    def health(self) -> dict[str, str]:
+        """Of each client's deployment by name: "ok", or the failure after which it is being left alone."""
+        return self._kitchen.health()
+
     def refresh(self) -> None:
         """Read the registry now, instead of within a second."""
         source = self._source()
@@ -108,23 +118,23 @@ class Router:
     def _decide(self, inputs: Mapping[str, Any]) -> tuple[Decision, Serving]:
         try:
             serving = self._serving()
-            if serving is self._own and len(serving.variants) == 1:
+            if serving is self.own and len(serving.variants) == 1:
                 return Decision(DEFAULT_NAME, 1.0, "default"), serving
             ask = Ask(inputs=inputs, serving=serving, around=ambient())
             return decide(self.policy, ask, self.sticky_by), serving
         except Exception as error:  # noqa: BLE001  # whatever is wrong with registry or policy, the call is served
             _host.warn_once(f"router {self.task}", f"router {self.task!r} fell back to its default: {error!r}")
-            return Decision(DEFAULT_NAME, 1.0, "fallback"), self._own
+            return Decision(DEFAULT_NAME, 1.0, "fallback"), self.own
 
     def _serving(self) -> Serving:
         source = self._source()
         if source is None:
-            return self._own
+            return self.own
         learn = getattr(self.policy, "learn", None)
         if learn is not None and not self._is_learning:
             self._is_learning = True
             source.follow(self.task, learn)
-        return source.serving(self.task) or self._own
+        return source.serving(self.task) or self.own
 
     def _source(self) -> VariantSource | None:
         if self._own_source is not None:
@@ -151,7 +161,8 @@ class Choice:
         self._router = router
         self._kitchen = kitchen
         self._block: Any = None
-        self._candidates = sorted(serving.variants)
+        self._failure: Exception | None = None
+        self._serving = serving
         self.name = decision.variant
         self.variant = serving.variants[decision.variant]
         self.propensity = decision.propensity
@@ -159,26 +170,36 @@ class Choice:
         self.explore = decision.explore
 
     def call(self, **inputs: Any) -> Any:
-        """The chosen variant's output."""
-        try:
-            return self._kitchen.serve(self.variant, inputs).output
-        except Exception as error:  # noqa: BLE001  # a provider may raise anything; what can't be mended is raised again
-            self._fall_back(error)
-        return self._kitchen.serve(self._router.default, inputs).output
+        """The chosen variant's output; where it fails, that of the first of the fallbacks that doesn't."""
+        chain = self._chain()
+        for left, (name, variant) in zip(range(len(chain) - 1, -1, -1), chain, strict=True):
+            try:
+                output = self._kitchen.serve(variant, inputs).output
+            except Exception as error:  # noqa: BLE001  # a provider may raise anything; what can't be mended is raised
+                self._fall_back(name, error, is_last=not left)
+            else:
+                self._answered(name)
+                return output
+        raise AssertionError("the last of the chain answers, or raises")
 
     async def acall(self, **inputs: Any) -> Any:
         """`call`, awaiting what is awaitable."""
-        try:
-            return (await self._kitchen.aserve(self.variant, inputs)).output
-        except Exception as error:  # noqa: BLE001  # a provider may raise anything; what can't be mended is raised again
-            self._fall_back(error)
-        return (await self._kitchen.aserve(self._router.default, inputs)).output
+        chain = self._chain()
+        for left, (name, variant) in zip(range(len(chain) - 1, -1, -1), chain, strict=True):
+            try:
+                output = (await self._kitchen.aserve(variant, inputs)).output
+            except Exception as error:  # noqa: BLE001  # a provider may raise anything; what can't be mended is raised
+                self._fall_back(name, error, is_last=not left)
+            else:
+                self._answered(name)
+                return output
+        raise AssertionError("the last of the chain answers, or raises")
 
     def request(self, **inputs: Any) -> dict[str, Any]:
         """The arguments for a call of your own with a model variant. Raises `InvalidInput` for other variants."""
         if self.variant.model is None:
             raise InvalidInput(f"variant {self.name!r} has no model to make a request for: use choice.call(...)")
-        return self._kitchen.dialect.render(self.variant, self._kitchen.messages(self.variant, inputs))
+        return self._kitchen.request(self.variant, inputs)
 
     def record(self, live: Any) -> None:
         """Bind to the running span, and leave a span of the decision below it."""
@@ -194,7 +215,7 @@ class Choice:
                 decided.set_attributes(
                     {
                         names.ROUTE_REASON: self.reason,
-                        names.ROUTE_CANDIDATES: self._candidates,
+                        names.ROUTE_CANDIDATES: sorted(self._serving.variants),
                         names.ROUTE_EXPLORE: self.explore,
                         names.VARIANT: self.name,
                         names.PROPENSITY: self.propensity,
@@ -210,18 +231,37 @@ class Choice:
     def __exit__(self, *exc: Any) -> None:
         self._block.__exit__(*exc)
 
-    def _fall_back(self, error: Exception) -> None:
-        """Re-raise what `default` can't mend; else note that it serves."""
-        if self.variant == self._router.default or isinstance(error, Blocked):
+    def _chain(self) -> list[tuple[str, Variant]]:
+        """The variant that was chosen, then the fallbacks, then the default: each once."""
+        self._failure = None
+        known = {**self._router.own.variants, **self._serving.variants}
+        wanted = [(self.name, self.variant), *((name, known[name]) for name in self._router.fallbacks if name in known)]
+        wanted.append((DEFAULT_NAME, self._router.default))
+        return [each for at, each in enumerate(wanted) if each[1] not in [before for _, before in wanted[:at]]]
+
+    def _fall_back(self, name: str, error: Exception, *, is_last: bool) -> None:
+        """Re-raise what nobody can mend; else note that somebody else is asked."""
+        if isinstance(error, Blocked):
             raise error
+        self._failure = error if self._failure is None or not isinstance(error, NoDeployment) else self._failure
+        if is_last:
+            raise self._failure  # what a provider said, rather than that nobody is left to be asked
         _host.warn_once(
-            f"variant {self._router.task}/{self.name}",
-            f"variant {self.name!r} of {self._router.task!r} failed, the default serves: {error!r}",
+            f"variant {self._router.task}/{name}",
+            f"variant {name!r} of {self._router.task!r} failed, another one is asked: {error!r}",
         )
         # The call stays in the arm that was drawn: else a rollout would only see the candidate's survivors.
         self.reason = f"fallback after {type(error).__name__}"
+        self._mark({names.ROUTE_FALLBACK: True})
+
+    def _answered(self, name: str) -> None:
+        if name != self.name:
+            self._mark({names.ROUTE_ANSWERED_BY: name})
+
+    def _mark(self, attributes: Mapping[str, Any]) -> None:
+        """On the task's spans."""
         with _host.Shielded("recording a fallback"):
             live = live_span()
             while live is not None and live.task == self._router.task:
-                live.set_attribute(names.ROUTE_FALLBACK, True)
+                live.set_attributes(attributes)
                 live = live.parent
