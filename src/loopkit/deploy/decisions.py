@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loopkit._prices import cost_of
+from loopkit.observe.guarding import texts_of
 from loopkit.observe.prices import prices
+from loopkit.route.dropin import TEXT
 from loopkit.route.source import Logged
 from loopkit.signals.calls import calls_and_statements, outcome
 from loopkit.signals.state import held
@@ -59,6 +61,9 @@ def has_failed(call: Span) -> bool:
 
 
 def _inputs(call: Span) -> Mapping[str, JSON]:
+    """A task's by name; of a model's call what it was asked, as a policy saw it."""
+    if call.model_call is not None:
+        return {TEXT: "\n".join(text for text, tool in texts_of(call, "input") if tool is None)}
     given: Any = call.input  # isinstance makes a mapping of unknown types; this stays Any
     return given if isinstance(call.input, Mapping) else {}
 

@@ -249,7 +249,7 @@ def best(
 
 
 def linucb(
-    *, features: Features = words, width: float = 1.0, explore: float = 0.05, cost: float = 0.0, seconds: float = 0.0,
+    *, features: Features = words, width: float = 0.25, explore: float = 0.05, cost: float = 0.0, seconds: float = 0.0,
     unsaid: tuple[float, float] | None = None, now: Callable[[], int] = time_ns,
 ) -> LinUcb:  # fmt: skip
     """A bandit that looks at the call: for each variant a linear regression of rewards on `features` of the inputs, and

@@ -10,8 +10,8 @@ import hashlib
 import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from loopkit.capture.ambient import NOTHING, Ambient
 from loopkit.errors import InvalidInput
@@ -61,8 +61,7 @@ class Policy(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Which variant, with which probability, and why."""
 
     variant: str
@@ -79,9 +78,13 @@ def odds_of(policy: Policy, ask: Ask) -> Odds:
         if tag in ask.around.tags and variant in serving.variants:
             return Odds({variant: 1.0}, f"rule {tag}")
     odds = policy.odds(ask)
-    shares = odds.shares
-    if not shares.keys() <= serving.variants.keys() or abs(sum(shares.values()) - 1) > _SUM or min(shares.values()) < 0:
-        raise InvalidInput(f"{type(policy).__name__} gave {dict(shares)!r} for {sorted(serving.variants)}: no odds")
+    left, variants = 1.0, serving.variants
+    for name, share in odds.shares.items():
+        left -= share
+        if share < 0 or name not in variants:
+            left = math.inf
+    if not abs(left) < _SUM:
+        raise InvalidInput(f"{type(policy).__name__} gave {dict(odds.shares)!r} for {sorted(variants)}: no odds")
     return odds
 
 
@@ -128,20 +131,29 @@ class Arm:
         return (not self.include or bool(borne.intersection(self.include))) and not borne.intersection(self.exclude)
 
 
-@dataclass(frozen=True, slots=True)
 class Weights:
     """Shares of its own, whatever the registry's are, among the arms that may serve a call."""
 
-    arms: Mapping[str, Arm]
-    is_plain: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "is_plain", all(not arm.include and not arm.exclude for arm in self.arms.values()))
+    def __init__(self, arms: Mapping[str, Arm]) -> None:
+        self._arms = dict(arms)
+        self._tags = frozenset(tag for arm in arms.values() for tag in (*arm.include, *arm.exclude))
+        self._told: tuple[Serving | None, dict[frozenset[str], Odds]] = (None, {})
+        """What was said while this was served, by those of the tags that make a difference."""
 
     def odds(self, ask: Ask) -> Odds:
         """See `Policy.odds`. The registry's shares where no arm may serve."""
-        known, tags = ask.serving.variants, ask.around.tags
-        able = {n: a.weight for n, a in self.arms.items() if n in known and (self.is_plain or a.takes(tags))}
+        serving, told = self._told
+        if serving is not ask.serving:
+            told = {}
+            self._told = (ask.serving, told)
+        tags = self._tags.intersection(ask.around.tags)
+        odds = told.get(tags)
+        if odds is None:
+            odds = told[tags] = self._odds(ask, tags)
+        return odds
+
+    def _odds(self, ask: Ask, tags: Collection[str]) -> Odds:
+        able = {n: arm.weight for n, arm in self._arms.items() if n in ask.serving.variants and arm.takes(tags)}
         total = sum(able.values())
         if total > 0:
             return Odds({name: weight / total for name, weight in able.items() if weight}, SHARE)

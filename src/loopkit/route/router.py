@@ -13,6 +13,7 @@ from loopkit.errors import Blocked, InvalidInput, NoDeployment
 from loopkit.prompts.template import version
 from loopkit.route.answer import Kitchen, check_variant
 from loopkit.route.deployments import DEFAULT_RETRY, Retries, pools_of
+from loopkit.route.dropin import RoutedModel
 from loopkit.route.policy import Ask, Decision, Policy, Shares, StickyBy, decide
 from loopkit.route.source import Serving, VariantSource
 from loopkit.types import Variant
@@ -66,6 +67,7 @@ class Router:
         self.fallbacks = tuple(fallbacks)
         self._own_source = source
         self._is_learning = False
+        self._model = RoutedModel.of(self)
         self._kitchen = Kitchen(examples=self._examples, pools=pools_of(client), retries=Retries(retry))
 
     def call(self, **inputs: Any) -> Any:
@@ -103,6 +105,16 @@ class Router:
     def health(self) -> dict[str, str]:
         """Of each client's deployment by name: "ok", or the failure after which it is being left alone."""
         return self._kitchen.health()
+
+    @property
+    def model(self) -> str:
+        """Stands for a model's name in a call of your own with a wrapped client of OpenAI's or Anthropic's kind: the
+        call is made with the model and the parameters of the variant that is chosen, or of the next that doesn't fail.
+        Its words are yours: prompts, and variants without a model, are for `call`.
+
+            client.chat.completions.create(model=router.model, messages=messages)
+        """
+        return self._model
 
     def refresh(self) -> None:
         """Read the registry now, instead of within a second."""
@@ -171,27 +183,27 @@ class Choice:
 
     def call(self, **inputs: Any) -> Any:
         """The chosen variant's output; where it fails, that of the first of the fallbacks that doesn't."""
-        chain = self._chain()
+        chain = self.chain()
         for left, (name, variant) in zip(range(len(chain) - 1, -1, -1), chain, strict=True):
             try:
                 output = self._kitchen.serve(variant, inputs).output
             except Exception as error:  # noqa: BLE001  # a provider may raise anything; what can't be mended is raised
-                self._fall_back(name, error, is_last=not left)
+                self.failed(name, error, is_last=not left)
             else:
-                self._answered(name)
+                self.answered(name)
                 return output
         raise AssertionError("the last of the chain answers, or raises")
 
     async def acall(self, **inputs: Any) -> Any:
         """`call`, awaiting what is awaitable."""
-        chain = self._chain()
+        chain = self.chain()
         for left, (name, variant) in zip(range(len(chain) - 1, -1, -1), chain, strict=True):
             try:
                 output = (await self._kitchen.aserve(variant, inputs)).output
             except Exception as error:  # noqa: BLE001  # a provider may raise anything; what can't be mended is raised
-                self._fall_back(name, error, is_last=not left)
+                self.failed(name, error, is_last=not left)
             else:
-                self._answered(name)
+                self.answered(name)
                 return output
         raise AssertionError("the last of the chain answers, or raises")
 
@@ -209,6 +221,10 @@ class Choice:
             prompt = self.variant.prompt
             prompted = None if prompt is None else version(prompt, self.variant.system)
             live.bind(self.name, self._router.task, self.propensity, prompted)
+            above = live.parent
+            while above is not None and above.task == self._router.task and above.variant is None:
+                above.bind(self.name, self._router.task, self.propensity, prompted)  # a model's call in the task's span
+                above = above.parent
         with span(f"route {self._router.task}", kind="route"):
             decided = live_span()
             if decided is not None:
@@ -231,7 +247,7 @@ class Choice:
     def __exit__(self, *exc: Any) -> None:
         self._block.__exit__(*exc)
 
-    def _chain(self) -> list[tuple[str, Variant]]:
+    def chain(self) -> list[tuple[str, Variant]]:
         """The variant that was chosen, then the fallbacks, then the default: each once."""
         self._failure = None
         known = {**self._router.own.variants, **self._serving.variants}
@@ -239,7 +255,7 @@ class Choice:
         wanted.append((DEFAULT_NAME, self._router.default))
         return [each for at, each in enumerate(wanted) if each[1] not in [before for _, before in wanted[:at]]]
 
-    def _fall_back(self, name: str, error: Exception, *, is_last: bool) -> None:
+    def failed(self, name: str, error: Exception, *, is_last: bool) -> None:
         """Re-raise what nobody can mend; else note that somebody else is asked."""
         if isinstance(error, Blocked):
             raise error
@@ -254,7 +270,8 @@ class Choice:
         self.reason = f"fallback after {type(error).__name__}"
         self._mark({names.ROUTE_FALLBACK: True})
 
-    def _answered(self, name: str) -> None:
+    def answered(self, name: str) -> None:
+        """Note who did."""
         if name != self.name:
             self._mark({names.ROUTE_ANSWERED_BY: name})
 

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from loopkit.capture import slot
 from loopkit.capture.chain import Call, Interceptor, must_see
+from loopkit.capture.dialects._content import mapping
 from loopkit.capture.dialects._protocol import Conversation, Dialect, Streaming
 from loopkit.capture.dialects.known import CHAT, MESSAGES, OPENAI_PATHS
 from loopkit.capture.hooked import HookedCall, begin
@@ -143,12 +144,14 @@ class Hook:
     def begin(self, client: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Begun | None:
         """See `Begin`."""
         options, stream = args[1] if len(args) > 1 else kwargs["options"], bool(kwargs.get("stream"))
-        if (slot.recorder is None and not self.interceptors) or not self.is_on:
+        body: Any = options.json_data  # isinstance makes the original a mapping of unknown types; this stays Any
+        routed = _routed(options.json_data)
+        interceptors = self.interceptors if routed is None else (*self.interceptors, routed)
+        if (slot.recorder is None and not interceptors) or not self.is_on:
             return None
         dialect = self.sdk.dialect_at(options.url)
         if dialect is None or options.method.lower() != "post":
             return None
-        body: Any = options.json_data  # isinstance makes the original a mapping of unknown types; this stays Any
         if not isinstance(options.json_data, Mapping):
             if must_see(self.interceptors):
                 raise Unguarded("a body that is no mapping can't be read by guards: give it as json")
@@ -164,7 +167,7 @@ class Hook:
         files = _files(options.files) if options.files else None
         provider, server = self._served(client)
         hooked = begin(
-            dialect, self._provider or provider, request, stream=stream, interceptors=self.interceptors, extra=files,
+            dialect, self._provider or provider, request, stream=stream, interceptors=interceptors, extra=files,
             server=server,
         )  # fmt: skip
         return Begun(
@@ -197,6 +200,11 @@ class Hook:
 
 
 _TURNS = ("messages", "input")
+
+
+def _routed(body: Any) -> Any:
+    """The interceptor that a model's name brings along."""
+    return getattr(mapping(body).get("model"), "interceptor", None)
 
 
 def _files(files: Any) -> dict[str, Any]:
