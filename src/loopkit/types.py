@@ -334,6 +334,12 @@ class Variant:
     stages: tuple[Variant, ...] = ()
     threshold: float = 0.0
     """In a cascade: a stage's answer stands when its confidence is at least this."""
+    confidence: str | None = None
+    """How a model's answer says how sure it is: "logprobs" (the geometric mean of its tokens' probabilities),
+    "agreement" (the share of `samples` answers that say the same), or `module:function`, which is given the answer and
+    the inputs and gives a number from 0 to 1, a yes or no, or a `Score`."""
+    samples: int = 5
+    """How often "agreement" asks."""
     provenance: Mapping[str, JSON] = field(default_factory=_empty)
     """Which tuner made it, from which dataset and which variant."""
 

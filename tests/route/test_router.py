@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +15,11 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError, OpenAI
 
 import loopkit
-from loopkit import policies
+from loopkit import checks, policies
 from loopkit.errors import InvalidInput
 from loopkit.route.policy import Ask, Odds, hashed, pick
 from loopkit.route.source import Learn, Serving
-from loopkit.testing import MemorySink, ScriptedProvider
+from loopkit.testing import MemorySink, ScriptedProvider, chat_completion
 from loopkit.types import Example, Variant
 from tests.providers.contract import ROWS
 
@@ -270,3 +271,78 @@ def test_missing_inputs_are_named() -> None:
         loopkit.Router("t", default=A).call(ticket="x")
     with pytest.raises(InvalidInput, match="the task is ''"):
         loopkit.Router("", default=A)
+
+
+# cascades of models
+
+
+def told(answers: dict[str, list[str]], logprob: float | None = None) -> OpenAI:
+    """A client whose models answer in turn, each token with that log-probability."""
+
+    def handler(request: Any) -> Any:
+        body = json.loads(request.content)
+        model = body["model"]
+        said = answers[model].pop(0) if len(answers[model]) > 1 else answers[model][0]
+        answer = chat_completion(said)
+        if body.get("logprobs") and logprob is not None:
+            token = {"token": "x", "logprob": logprob, "bytes": None, "top_logprobs": []}
+            answer["choices"][0]["logprobs"] = {"content": [token] * 3, "refusal": None}
+        return httpx2.Response(200, json=answer)
+
+    return OpenAI(api_key="k", http_client=httpx2.Client(transport=httpx2.MockTransport(handler)))
+
+
+def cascade(**given: Any) -> Variant:
+    first = Variant(model="cheap", prompt="{q}", **given)
+    return Variant(stages=(first, Variant(model="dear", prompt="{q}")), threshold=0.7)
+
+
+@pytest.mark.parametrize(("logprob", "answer"), [(-0.1, "cheap word"), (-2.0, "dear word"), (None, "dear word")])
+def test_a_model_that_isnt_sure_of_its_tokens_gives_way(logprob: float | None, answer: str) -> None:
+    client = told({"cheap": ["cheap word"], "dear": ["dear word"]}, logprob)
+    assert loopkit.Router("t", default=cascade(confidence="logprobs"), client=client).call(q="x") == answer
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"), [(["a", "a ", "b", "a"], "a"), (["a", "b", "c", "a"], "dear word"), (["a"], "a")]
+)
+def test_a_model_that_contradicts_itself_gives_way(said: list[str], answer: str) -> None:
+    client = told({"cheap": [*said], "dear": ["dear word"]})
+    variant = cascade(confidence="agreement", samples=4)
+    assert loopkit.Router("t", default=variant, client=client).call(q="x").strip() == answer
+
+
+def is_json(output: str, inputs: dict[str, Any]) -> bool:
+    assert inputs == {"q": "x"}
+    return output.startswith("{")
+
+
+@pytest.mark.parametrize(("said", "answer"), [("{}", "{}"), ("no", "dear word")])
+def test_a_function_may_say_how_good_it_is(said: str, answer: str, recorded: MemorySink) -> None:
+    client = told({"cheap": [said], "dear": ["dear word"]})
+    variant = cascade(confidence=f"{__name__}:is_json")
+    assert loopkit.Router("t", default=variant, client=client).call(q="x") == answer
+    escalated = [span for span in recorded.spans() if span.name == "escalate"]
+    assert len(escalated) == (answer != said)
+
+
+def test_a_stage_that_is_blocked_or_fails_gives_way(recorded: MemorySink) -> None:
+    guard = loopkit.Guard(output=[checks.banned(["acme"])])
+    client = loopkit.wrap(told({"cheap": ["acme"], "dear": ["fine"]}), guard=guard)
+    assert loopkit.Router("t", default=cascade(), client=client).call(q="x") == "fine"
+    both = loopkit.wrap(told({"cheap": ["acme"], "dear": ["acme"]}), guard=guard)
+    with pytest.raises(loopkit.Blocked):
+        loopkit.Router("t", default=cascade(), client=both).call(q="x")
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        (Variant(model="m", prompt="{q}", confidence="no.such:thing"), "can't be found"),
+        (Variant(callable=f"{__name__}:shout", confidence="logprobs"), "confidence is of models' answers"),
+        (Variant(model="m", prompt="{q}", samples=1), "samples is 1"),
+    ],
+)
+def test_confidence_that_cant_be_had_is_refused(variant: Variant, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        loopkit.Router("t", default=variant)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -13,6 +15,7 @@ from typing import Any
 
 from loopkit import _host
 from loopkit.capture.decorator import live_span, span
+from loopkit.capture.dialects._content import mapping
 from loopkit.capture.dialects._protocol import Conversation
 from loopkit.capture.sdks.known import sdk_of
 from loopkit.errors import InvalidInput
@@ -124,7 +127,24 @@ class Kitchen:
             return given if isinstance(given, Answer) else Answer(given)
         if variant.model is None:
             raise InvalidInput("a variant has neither model, callable nor stages: nothing can serve it")
-        return (yield from self._asked(variant, self.messages(variant, inputs)))
+        return (yield from self._sure(variant, inputs))
+
+    def _sure(self, variant: Variant, inputs: Mapping[str, Any]) -> Plan:
+        """The model's answer, and how sure it is."""
+        messages, how = self.messages(variant, inputs), variant.confidence
+        if how == "agreement":
+            said: list[str] = []
+            for _ in range(variant.samples):
+                answer = yield from self._asked(variant, messages)
+                said.append(answer.output)
+            most, count = Counter(each.strip() for each in said).most_common(1)[0]
+            return Answer(next(each for each in said if each.strip() == most), count / len(said))
+        answer = yield from self._asked(variant, messages)
+        if how is None or how == "logprobs":
+            return answer
+        judge = resolve_callable(how)
+        found = yield partial(judge, answer.output, dict(inputs))
+        return Answer(answer.output, _number(found))
 
     def _asked(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> Plan:
         """The model's answer, from whoever gives one."""
@@ -137,6 +157,8 @@ class Kitchen:
             dialect, client = _dialect_of(deployment.client), deployment.client
             called = replace(variant, model=deployment.models.get(variant.model or "", variant.model))
             arguments = dialect.render(called, messages)
+            if variant.confidence == "logprobs":
+                arguments = {"logprobs": True, **arguments}
             try:
                 response = yield partial(dialect.send, client, arguments)
             except Exception as error:
@@ -153,7 +175,7 @@ class Kitchen:
             pool.worked(deployment)
             if attempt > 1 or len(pool.clients) > 1:
                 _tell(deployment, attempt)
-            return Answer(dialect.text(response))
+            return Answer(dialect.text(response), _likelihood(dialect, response) if "logprobs" in arguments else None)
         raise AssertionError("attempts are counted without an end")
 
     def _pool(self, variant: Variant) -> Pool:
@@ -163,16 +185,22 @@ class Kitchen:
         return self._pools[name]
 
     def _cascade(self, variant: Variant, inputs: Mapping[str, Any]) -> Plan:
-        """Stage after stage until one is confident; the last one's word stands."""
-        answer = Answer(None)
-        for number, stage in enumerate(variant.stages):
-            answer = yield from self._plan(stage, inputs)
-            last = number == len(variant.stages) - 1
-            if last or (answer.confidence is not None and answer.confidence >= variant.threshold):
-                break
+        """Stage after stage until one is confident; the last one's word stands. A stage that fails, or whose answer a
+        guard stops, isn't."""
+        last = len(variant.stages) - 1
+        for number, stage in enumerate(variant.stages[:last]):
+            why, confidence = "not sure", None
+            try:
+                answer = yield from self._plan(stage, inputs)
+            except Exception as error:  # noqa: BLE001  # the next stage is there for that
+                why = type(error).__name__
+            else:
+                confidence = answer.confidence
+                if confidence is not None and confidence >= variant.threshold:
+                    return answer
             with span("escalate", kind="route") as mark:
-                mark.set(stage=number, confidence=answer.confidence, threshold=variant.threshold)
-        return answer
+                mark.set(stage=number, confidence=confidence, threshold=variant.threshold, why=why)
+        return (yield from self._plan(variant.stages[last], inputs))
 
     def _index(self, dataset: str, fields: tuple[str, ...]) -> tuple[NearestIndex, Sequence[Example]]:
         key = (dataset, fields)
@@ -222,6 +250,22 @@ def _dialect_of(client: Any) -> Conversation:
     return sdk.conversation
 
 
+def _likelihood(dialect: Any, response: Any) -> float | None:
+    """The geometric mean of the tokens' probabilities; None where the provider doesn't give them."""
+    dump = getattr(response, "model_dump", None)
+    messages = dialect.answered(mapping(response if dump is None else dump(warnings=False)))
+    logprobs = [each for message in messages for each in message.logprobs]
+    return math.exp(math.fsum(logprobs) / len(logprobs)) if logprobs else None
+
+
+def _number(found: Any) -> float:
+    """What a judge of answers gives, as a confidence."""
+    value = getattr(found, "value", found)
+    if not isinstance(value, (bool, int, float)):
+        raise InvalidInput(f"the confidence of an answer is {found!r}: give a number from 0 to 1, or a yes or no")
+    return float(value)
+
+
 def _tell(deployment: Deployment, attempts: int) -> None:
     """Write down who answered, and how many had to be asked."""
     with _host.Shielded("recording an attempt"):
@@ -241,6 +285,12 @@ def check_variant(variant: Variant) -> Variant:
         raise InvalidInput(f"the variant with model {variant.model!r} has no prompt: give prompt='... {{input}} ...'")
     if variant.callable is not None:
         resolve_callable(variant.callable)
+    if variant.confidence not in (None, "logprobs", "agreement"):
+        resolve_callable(str(variant.confidence))
+    if variant.confidence is not None and variant.model is None:
+        raise InvalidInput("confidence is of models' answers: a callable gives loopkit.Answer(output, confidence)")
+    if not isinstance(variant.samples, int) or variant.samples < 2:
+        raise InvalidInput(f"samples is {variant.samples!r}: agreement takes two answers or more")
     for stage in variant.stages:
         check_variant(stage)
     return variant
