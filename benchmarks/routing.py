@@ -191,8 +191,9 @@ def met(shuffle: int) -> list[float]:
         quality = fit_quality(cases, {"weak": 0.0, "strong": 1.0})
         told = [quality.probabilities(texts[at]) for at in outside]
         for target in (0.1, 0.2, 0.3, 0.5):
-            price = quality.price_for(strong=target)
-            share = sum(pick(each, quality.costs, price) == "strong" for each in told) / len(told)
+            prices = quality.prices_for(strong=target)
+            shares = [sum(pick(each, quality.costs, price) == "strong" for each in told) for price, _ in prices]
+            share = sum(part * count for (_, part), count in zip(prices, shares, strict=True)) / len(told)
             found.append(abs(share - target))
     return found
 
@@ -213,14 +214,16 @@ def routed(shuffle: int, budget: float) -> tuple[list[float], list[float], list[
     texts, scored = questions(NINE)
     names = list(SIZES)
     best = max(range(len(names)), key=lambda which: sum(each[which] for each in scored))
+    draw = random.Random(shuffle)
     got: list[float] = []
     spent: list[float] = []
     single: list[float] = []
     for inside, outside in folds(len(texts), shuffle):
         cases = [Case(text=texts[at], rewards=dict(zip(names, scored[at], strict=True))) for at in inside]
         quality = fit_quality(cases, SIZES)
-        price = quality.price_for(cost=budget * SIZES[names[best]])
+        prices = quality.prices_for(cost=budget * SIZES[names[best]])
         for at in outside:
+            price = draw.choices([price for price, _ in prices], [part for _, part in prices])[0]
             chosen = pick(quality.probabilities(texts[at]), quality.costs, price)
             got.append(scored[at][names.index(chosen)])
             spent.append(SIZES[chosen])

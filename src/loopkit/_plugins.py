@@ -20,4 +20,5 @@ def named(group: str, name: str, own: Mapping[str, Any]) -> Any:
     if name in offered:
         return offered[name].load()
     known = ", ".join(sorted({*own, *offered})) or "none"
-    raise NotFound(f"no {group.removesuffix('s')} named {name!r} is installed; known: {known}")
+    kind = f"{group[:-3]}y" if group.endswith("ies") else group.removesuffix("s")
+    raise NotFound(f"no {kind} named {name!r} is installed; known: {known}")

@@ -128,6 +128,46 @@ def test_calls_that_taught_a_policy_dont_judge_it(shop: Path) -> None:
     assert learning.shares == {"large": 1.0, "small": 0.0}
 
 
+def test_exploring_beside_it_changes_nothing_of_that(shop: Path) -> None:
+    quality = loopkit.fit_router("ask", costs={"small": 1.0, "large": 10.0})
+    with pytest.raises(InvalidInput, match="900 that it was fitted to"):
+        loopkit.simulate_router("ask", policies.explore(policies.learned(quality, strong=0.5), 0.1))
+    plain = loopkit.simulate_router("ask", policies.explore(policies.weights({"small": 1}), 0.1))
+    assert plain.left_out == {}
+
+
+def test_failures_count_as_often_as_answers_are_judged(clean_environment: Path) -> None:
+    """One call in ten is judged; the large one fails in a tenth of its calls, and is good in nine tenths of the rest."""
+    loopkit.init("shop")
+    registry = loopkit.Registry(loopkit.open_store())
+    registry.promote("ask", registry.add("ask", LARGE, name="large"), reason="try")
+    router, draw = loopkit.Router("ask", default=SMALL, retry=None), random.Random(4)
+    for number in range(1500):
+        fails = draw.random() < 0.1
+        with loopkit.span("ask", task="ask", input={"question": "q"}) as span:
+            router.choose(question="q").call(question="break" if fails else f"q{number}")
+        if not fails and draw.random() < 0.1:
+            loopkit.feedback(span.id, "thumbs", draw.random() < 0.9)
+    loopkit.flush()
+    (row,) = loopkit.routes("ask")
+    assert row.failed == pytest.approx(0.1, abs=0.03)
+    assert row.low <= 0.81 <= row.high
+    assert row.reward == pytest.approx(0.81, abs=0.09)
+
+
+def test_a_router_learns_after_another_init_too(clean_environment: Path) -> None:
+    policy = policies.best(explore=0.0)
+    router = loopkit.Router("ask", default=SMALL, policy=policy)
+    loopkit.init("shop")
+    router.choose(question="x")
+    loopkit.shutdown()
+    loopkit.init("shop")
+    served(300)
+    router.choose(question="x")
+    loopkit.flush()
+    assert router.choose(question="x").name == "large"
+
+
 def test_what_was_never_tried_is_said(shop: Path) -> None:
     registry = loopkit.Registry(loopkit.open_store())
     registry.add("ask", Variant(callable=f"{__name__}:large", parameters={}, provenance={"note": "new"}), name="new")
@@ -141,7 +181,7 @@ def test_how_each_variant_does(shop: Path) -> None:
     rows = {row.variant: row for row in loopkit.routes("ask")}
     assert set(rows) == {"small", "large"}
     large_one = rows["large"]
-    assert (large_one.share, large_one.failed) == (0.3, 0)
+    assert (large_one.share, large_one.failed) == (0.3, 0.0)
     assert large_one.reward == pytest.approx(0.9, abs=0.06)
     assert large_one.low < large_one.reward < large_one.high
     assert rows["small"].drawn + large_one.drawn == pytest.approx(1)
@@ -193,6 +233,8 @@ def test_a_log_that_says_nothing(clean_environment: Path) -> None:
     loopkit.init("shop")
     served(20, judged=0.0)
     loopkit.flush()
+    with pytest.raises(InvalidInput, match="nothing was said of any"):
+        loopkit.fit_router("ask", costs={"small": 1, "large": 2}, fields=["questoin"])
     with pytest.raises(InvalidInput, match="20 calls of 'ask' were decided by a router, and nothing was said of any"):
         loopkit.fit_router("ask", costs={"small": 1, "large": 2})
     with pytest.raises(InvalidInput, match="no call of 'ask' can be used of 20: 20 of which nothing was said"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,15 @@ import tenacity
 from anthropic import Anthropic
 from hypothesis import given
 from hypothesis import strategies as st
-from openai import APIConnectionError, AsyncOpenAI, BadRequestError, InternalServerError, OpenAI, RateLimitError
+from openai import (
+    APIConnectionError,
+    AsyncOpenAI,
+    AuthenticationError,
+    BadRequestError,
+    InternalServerError,
+    OpenAI,
+    RateLimitError,
+)
 
 import loopkit
 from loopkit.capture.breaker import Breaker
@@ -148,6 +157,53 @@ def test_whoever_says_when_to_come_again_is_left_alone_until_then() -> None:
         router(alone.client).call(q="x")
 
 
+def test_calls_at_the_same_time_wait_for_a_busy_place_that_says_how_long() -> None:
+    place = Place((429, {"retry-after-ms": "300"}), "hello")
+    route = router(place.client)
+    answers: list[Any] = []
+    threads = [threading.Thread(target=lambda: answers.append(route.call(q="x"))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == ["hello"] * 6
+
+
+def test_what_a_provider_said_goes_before_that_nobody_is_left() -> None:
+    place = Place((429, {"retry-after": "120"}))
+    with pytest.raises(RateLimitError):
+        router(place.client).call(q="x")
+    route = router(place.client)
+    with contextlib.suppress(RateLimitError):
+        route.call(q="x")
+    with pytest.raises(NoDeployment, match="RateLimitError"):
+        route.call(q="x")
+
+
+def test_a_key_that_isnt_let_in_is_left_alone_and_another_is_asked() -> None:
+    shut, fine = Place(401), Place("hello")
+    route = router([Deployment(client=shut.client, weight=1000), fine.client])
+    assert [route.call(q="x") for _ in range(8)] == ["hello"] * 8
+    assert len(shut.asked) == 5
+    alone = Place(401)
+    with pytest.raises(AuthenticationError):
+        router(alone.client).call(q="x")
+    assert len(alone.asked) == 1
+
+
+def test_a_place_that_answers_no_is_well() -> None:
+    now = [0.0]
+    breaker = Breaker(2, 30.0, now=lambda: now[0])
+    breaker.rest(200)
+    breaker.rest(1)
+    breaker.worked()
+    breaker.failed()
+    now[0] = 150.0
+    assert breaker.is_open()
+    now[0] = 201.0
+    assert not breaker.is_open()
+
+
 def test_fallbacks_are_asked_in_turn_across_providers(recorded: MemorySink) -> None:
     row = ROWS[3]
     claude = loopkit.wrap(row.make("sync", row.answer))
@@ -229,6 +285,8 @@ def test_places_are_asked_by_their_weights(weights: list[float], seed: int) -> N
     [
         (lambda: pools_of([]), "give one or more"),
         (lambda: pools_of({"a": [Deployment(client=1, weight=0)]}), "weights above 0"),
+        (lambda: pools_of([Deployment(client=1, name="eu"), Deployment(client=2, name="eu")]), "have the name 'eu'"),
+        (lambda: router(Place("x").client, retry=3), "retry is 3: give tenacity.Retrying"),
         (lambda: router(Place("x").client, fallbacks="large"), "fallbacks is 'large': give a list"),
     ],
 )
@@ -270,6 +328,10 @@ def test_what_may_go_well_another_time(error: Exception, is_one: bool) -> None:
         ({"retry_after_ms": "1500"}, 1.5),
         ({"retry_after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
         ({"retry_after": "soon"}, None),
+        ({"retry_after": "nan"}, None),
+        ({"retry_after": "inf"}, None),
+        ({"retry_after": "Fri, 31 Dec 99999 23:59:59 GMT"}, None),
+        ({"retry_after": "Fri, 31 Dec 999999999999999999 23:59:59 GMT"}, None),
         ({"retry_after": "-5"}, 0.0),
         ({}, None),
     ],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from loopkit import policies
 from loopkit.errors import InvalidInput
-from loopkit.route.fitting import Case, curve_of, fit_head, fit_quality, logit_of
+from loopkit.route.fitting import Case, _parts, curve_of, fit_head, fit_quality, logit_of
 from loopkit.route.quality import BUCKETS, Quality, buckets_of, logistic
 from tests.route.test_policies import ask, serving
 
@@ -78,12 +78,38 @@ def test_the_share_that_was_asked_for_is_met_on_other_texts(strong: float, explo
     assert sum(shares) / len(shares) == pytest.approx(strong, abs=0.05)
 
 
+def test_a_cost_between_two_prices_is_met_by_both_of_them() -> None:
+    """All texts are the same: either all go to the large one or none, unless they are shared out."""
+    rows = [Case(text="the same", rewards={"small": float(n % 2), "large": 1.0}) for n in range(400)]
+    quality = fit_quality(rows, COSTS)
+    for strong in (0.0, 0.3, 0.8):
+        policy = policies.learned(quality, strong=strong, explore=0.0)
+        shares = policy.odds(ask("the same", of=serving("small", "large"))).shares
+        assert shares.get("large", 0.0) == pytest.approx(strong, abs=0.02)
+    with pytest.raises(InvalidInput, match="the costlier of two variants"):
+        fit_quality(rows, {"small": 1.0, "large": 1.0}).prices_for(strong=0.3)
+
+
+def test_a_group_is_in_one_part_whatever_its_texts() -> None:
+    draw = random.Random(0)
+    rows = [
+        Case(text=f"text {draw.randrange(30)}", rewards={"small": 1.0}, group=f"user {draw.randrange(60)}")
+        for _ in range(80)
+    ]
+    parts = _parts(rows, 0)
+    for of in (lambda case: case.text, lambda case: case.group):
+        found: dict[Any, set[int]] = {}
+        for case, part in zip(rows, parts, strict=True):
+            found.setdefault(of(case), set()).add(part)
+        assert all(len(each) == 1 for each in found.values())
+
+
 def test_a_quality_is_had_as_cheaply_as_it_can_be() -> None:
     quality = fit_quality(cases(2000), COSTS)
-    cheap, dear = (policies.learned(quality, quality=q, explore=0.0).price for q in (0.65, 0.86))
+    cheap, dear = (policies.learned(quality, quality=q, explore=0.0).prices[0][0] for q in (0.65, 0.86))
     assert cheap > dear
     with pytest.raises(InvalidInput, match=r"quality 0\.99 can't be had: the best that was held out is 0\.8"):
-        quality.price_for(quality=0.99)
+        quality.prices_for(quality=0.99)
 
 
 def test_a_head_is_what_a_numerical_library_makes_it() -> None:
@@ -139,7 +165,7 @@ def test_scripts_without_spaces_are_read_by_the_character() -> None:
     [
         ({}, "the targets are none: give one of"),
         ({"strong": 0.3, "cost": 2}, "give one of"),
-        ({"strong": 1.3}, r"strong is 1\.3"),
+        ({"strong": 1.3}, r"strong is 1\.3 for costs"),
         ({"strong": "much"}, "strong is 'much': give a number"),
         ({"cost": 0.5}, "no call costs 0.5: the cheapest variant's cost 1"),
         ({"cost": float("nan")}, "cost is nan"),
@@ -159,6 +185,7 @@ def test_targets_that_cant_be_had_are_refused(given: Any, said: str) -> None:
         (cases(60), {"small": 1.0}, "costs are .*: give two variants or more"),
         (cases(60), {"small": 1.0, "large": -1}, "costs are"),
         (cases(60), {"small": 1.0, "other": 1}, "variant 'other' has 0 outcomes"),
+        ([Case(text="x", rewards={"small": 1.0, "large": 1.0}, propensity=0.0)] * 60, COSTS, r"a propensity is 0\.0"),
         ([Case(text="x", rewards={"small": 3.0, "large": 1.0})] * 60, COSTS, r"a reward of variant 'small' is 3\.0"),
     ],
 )

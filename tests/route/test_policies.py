@@ -98,6 +98,32 @@ def test_exploring_gives_each_variant_its_part() -> None:
         policies.explore(policy, 1.5)
 
 
+def test_only_those_are_tried_that_may_serve() -> None:
+    ruled = Serving(variants={"a": ANY, "b": ANY}, shares={"a": 1.0}, rules=(("plan:pro", "b"),))
+    plain: Any = policies.explore(policies.weights({"a": 1}), 0.2)
+    for policy in (plain, policies.thompson(), policies.best(), policies.linucb()):
+        assert odds_of(policy, ask(of=ruled)).shares == pytest.approx({"a": 1.0})
+    closed = policies.explore(policies.weights({"a": 1, "b": policies.Arm(1, exclude=["plan:free"])}), 0.2)
+    assert odds_of(closed, ask(tags=["plan:free"])).shares == {"a": 1.0}
+    assert odds_of(closed, ask()).shares == {"a": 0.5, "b": 0.5}
+
+
+def test_sums_that_are_a_little_off_are_put_right() -> None:
+    class Added:
+        def odds(self, ask: Ask) -> policies.Odds:
+            return policies.Odds({"a": 0.1 + 0.2, "b": 0.7000001}, "added up")
+
+    assert sum(odds_of(Added(), ask()).shares.values()) == pytest.approx(1, abs=1e-12)
+
+
+def test_many_variants_are_no_trouble_to_thompson() -> None:
+    names = [f"v{number}" for number in range(120)]
+    policy = policies.thompson()
+    policy.learn([call(name, 1.0, number) for number, name in enumerate(names)])
+    shares = odds_of(policy, ask(of=serving(*names))).shares
+    assert min(shares.values()) >= 0
+
+
 # by examples
 
 
@@ -171,10 +197,12 @@ def test_thompson_gives_each_arm_its_probability_of_being_best() -> None:
 
 
 def test_what_nobody_has_judged_is_not_bad_unless_silence_means_it() -> None:
-    quiet = [call("a", None, n) for n in range(100)] + [call("b", 0.0, n + 100) for n in range(20)]
+    quiet = [call("a", None, n) for n in range(90)] + [call("b", 0.0, n + 100) for n in range(20)]
     kind = policies.best(explore=0.0)
     kind.learn(quiet)
     assert kind.odds(ask()).shares == {"a": 1.0, "b": 0.0}
+    kind.learn([*quiet, *[call("a", None, n + 200) for n in range(10)]])  # nobody will ever say anything of it
+    assert kind.odds(ask()).best == "b"
     stern = policies.best(explore=0.0, unsaid=(0.2, 60), now=lambda: 61_000_000_000)
     stern.learn(quiet)
     assert stern.odds(ask()).best == "a"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -293,6 +294,8 @@ def router_fit(
 ) -> None:
     """Learn from logged calls which variant answers what well."""
     costs = dict(map(_cost, cost)) if cost else None
+    if not to.parent.is_dir():
+        raise InvalidInput(f"--out is {to}: there is no folder {to.parent}")
     quality = fit_router(task, costs=costs, fields=tuple(field or ()), since=_start(since))
     quality.save(to)
     out.print(screen.quality(quality))
@@ -624,10 +627,10 @@ def _start(since: str | None) -> int | None:
     if since is None:
         return None
     units = {"d": 86_400, "h": 3_600, "m": 60}
-    try:
-        seconds = float(since[:-1]) * units[since[-1]]
-    except (ValueError, KeyError, IndexError):
-        raise InvalidInput(f"--since is {since!r}: write days, hours or minutes, such as 7d, 12h or 30m") from None
+    number, unit = since[:-1], units.get(since[-1:])
+    if unit is None or not re.fullmatch(r"\d{1,6}(\.\d+)?", number):
+        raise InvalidInput(f"--since is {since!r}: write days, hours or minutes, such as 7d, 12h or 30m")
+    seconds = float(number) * unit
     return max(time.time_ns() - int(seconds * 1e9), 0)
 
 

@@ -90,7 +90,8 @@ def routes(rows: Sequence[Route]) -> Table:
         made.add_row(
             escape(row.task), escape(row.variant), "–" if row.share is None else f"{row.share:.0%}", f"{row.drawn:.0%}",
             str(row.calls), str(row.judged), f"{row.reward:.3f}" if row.judged else "–",
-            f"{row.low:.3f} to {row.high:.3f}" if row.judged else "–", str(row.failed), duration(row.seconds),
+            f"{row.low:.3f} to {row.high:.3f}" if row.judged else "–", f"{row.failed:.0%}" if row.calls else "–",
+            duration(row.seconds) if row.calls else "–",
             "–" if row.cost is None else f"${row.cost:.4g}",
         )  # fmt: skip
     return made

@@ -27,13 +27,18 @@ def logged(
 
     `since` is in nanoseconds since the epoch; `newest` leaves all but the last so many spans unread. A call's reward is
     its outcome as everywhere (corrected or not, else the weightiest vote); one whose variant failed has 0, whatever the
-    default then answered.
+    default then answered. Failures are known without anybody's word: of those that nobody judged as many have their 0
+    as would have been judged, had they been answers (the draw is the span id's own), or whoever fails would look far
+    worse than it is.
     """
     store = store or open_store()
     spans = store.spans(task=task, since=since, newest=newest)
     calls, said = calls_and_statements(task, spans, held(store))
     decided = [call for call in calls if call.variant is not None and call.kind != "route"]
     costs = _costs(decided, spans, store)
+    outcomes = {call.id: outcome(call, said.get(call.id, ())) for call in decided}
+    answered = [call for call in decided if not has_failed(call)]
+    judged = sum(outcomes[call.id] is not None for call in answered) / len(answered) if answered else 1.0
     return [
         Logged(
             id=call.id,
@@ -41,7 +46,7 @@ def logged(
             variant=call.variant or "",
             propensity=call.propensity,
             inputs=_inputs(call),
-            reward=0.0 if has_failed(call) else outcome(call, said.get(call.id, ())),
+            reward=_reward(call, outcomes[call.id], judged),
             seconds=call.duration,
             cost=costs.get(call.id),
             failed=has_failed(call),
@@ -53,6 +58,13 @@ def logged(
         )
         for call in decided
     ]
+
+
+def _reward(call: Span, said: float | None, judged: float) -> float | None:
+    if not has_failed(call):
+        return said
+    is_judged = said is not None or int(call.span_id, 16) / 2**64 < judged
+    return 0.0 if is_judged else None
 
 
 def has_failed(call: Span) -> bool:

@@ -10,7 +10,9 @@ import hashlib
 import itertools
 import re
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from loopkit import _host
@@ -19,7 +21,7 @@ from loopkit.datasets.dataset import Dataset
 from loopkit.deploy.decisions import logged
 from loopkit.errors import InvalidInput, NotFound
 from loopkit.route.answer import check_variant
-from loopkit.route.source import Learn, Serving
+from loopkit.route.source import Learn, Logged, Serving
 from loopkit.store.sqlite import Store
 from loopkit.types import Example, Variant
 
@@ -40,8 +42,9 @@ class Registry:
         self._serving: dict[str, Serving | None] = {}
         self._examples: dict[str, Sequence[Example]] = {}
         self._read_at = 0.0
-        self._learners: list[tuple[str, Learn]] = []
-        self._taught_at = 0.0
+        self._learners: list[tuple[str, Callable[[], Learn | None]]] = []
+        """Held weakly: a router that is gone learns nothing."""
+        self._taught_at = time.monotonic()
 
     # As a VariantSource
 
@@ -66,16 +69,25 @@ class Registry:
 
     def follow(self, task: str, learn: Learn) -> None:
         """See `VariantSource.follow`: at once, then every half minute in which the task is called."""
-        self._learners.append((task, learn))
+        kept: Callable[[], Learn | None] = weakref.WeakMethod(learn) if hasattr(learn, "__self__") else lambda: learn
+        self._learners.append((task, kept))
         if self._later is not None:
-            self._taught_at = time.monotonic()
-            self._later(self.teach)
+            self._later(partial(self._teach, [(task, kept)]))
 
     def teach(self) -> None:
         """Tell those who follow what came of calls. One that can't learn from it goes on as it was."""
-        for task, learn in self._learners:
-            with _host.Shielded(f"learning from calls of {task}"):
-                learn(logged(task, newest=_LEARN_SPANS, store=self.store))
+        self._learners = [each for each in self._learners if each[1]() is not None]
+        self._teach(self._learners)
+
+    def _teach(self, learners: Sequence[tuple[str, Callable[[], Learn | None]]]) -> None:
+        known: dict[str, list[Logged]] = {}
+        for task, kept in learners:
+            learn = kept()
+            if learn is not None:
+                with _host.Shielded(f"learning from calls of {task}"):
+                    if task not in known:
+                        known[task] = logged(task, newest=_LEARN_SPANS, store=self.store)
+                    learn(known[task])
 
     def refresh(self) -> None:
         """See `VariantSource.refresh`. What can't be read leaves the last good state."""

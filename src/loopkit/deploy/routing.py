@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
@@ -15,12 +16,11 @@ from loopkit.deploy.registry import Registry
 from loopkit.errors import InvalidInput
 from loopkit.prompts.nearest import text_of
 from loopkit.route.fitting import FEWEST, Case, fit_head, fit_quality, logit_of
-from loopkit.route.learned import Learned
-from loopkit.route.policy import Ask, Policy, odds_of
+from loopkit.route.policy import Ask, Policy, learner, odds_of
 from loopkit.route.quality import Quality, buckets_of, logistic
 from loopkit.route.source import Logged, Serving
-from loopkit.statistics.offpolicy import Draw, OffPolicy, off_policy
-from loopkit.statistics.paired import mean_interval, quantile
+from loopkit.statistics.offpolicy import Draw, Estimate, OffPolicy, off_policy, weighted_mean
+from loopkit.statistics.paired import quantile
 from loopkit.store.locate import open_store
 from loopkit.store.sqlite import Store
 from loopkit.types import Variant
@@ -51,6 +51,9 @@ def fit_router(
     judged = [call for call in calls if call.reward is not None and call.inputs]
     if not judged:
         raise InvalidInput(f"{len(calls)} calls of {task!r} were decided by a router, and nothing was said of any")
+    unknown = next((name for name in fields if not any(name in call.inputs for call in judged)), None)
+    if unknown is not None:
+        raise InvalidInput(f"no call has an input {unknown!r}: those of the last are {sorted(judged[-1].inputs)}")
     prices = _mean_costs(judged) if costs is None else dict(costs)
     cases = [
         Case(
@@ -97,7 +100,8 @@ def simulate_router(
     store = store or open_store()
     calls = logged(task, since=since, store=store)
     usable, left_out = _usable(calls, policy)
-    learn = getattr(policy, "learn", None)
+    policy = deepcopy(policy)  # what it learns here is not for those whom it serves
+    learn = getattr(learner(policy), "learn", None)
     if learn is not None:
         half = len(usable) // 2
         learn(usable[:half])
@@ -151,9 +155,10 @@ class Route:
     low: float
     high: float
     """Of its 95 % interval."""
-    failed: int
+    failed: float
+    """The share of its calls in which it failed, whoever then answered."""
     seconds: float
-    """Median of a call."""
+    """Median of a call; NaN where there are none."""
     cost: float | None
     """US dollars a call, on average; None where a price isn't known."""
 
@@ -169,27 +174,40 @@ def routes(task: str | None = None, *, since: int | None = None, store: Store | 
         of: dict[str, list[Logged]] = defaultdict(list)
         for call in calls:
             of[call.variant].append(call)
-        found += [_route(name, variant, of[variant], len(calls), shares) for variant in sorted({*of, *shares})]
+        total = math.fsum(call.weight for call in calls)
+        found += [_route(name, variant, of[variant], total, shares) for variant in sorted({*of, *shares})]
     return found
 
 
-def _route(task: str, variant: str, calls: Sequence[Logged], of: int, shares: Mapping[str, float]) -> Route:
-    rewards = [call.reward for call in calls if call.reward is not None]
-    low, high = mean_interval(rewards)
+def _route(task: str, variant: str, calls: Sequence[Logged], total: float, shares: Mapping[str, float]) -> Route:
+    """Each call counts as often as it stands for others."""
+    judged = [call for call in calls if call.reward is not None]
+    weights = [call.weight for call in calls]
+    nothing = Estimate(math.nan, math.nan, math.nan)
+    reward = (
+        weighted_mean(
+            [call.reward or 0.0 for call in judged],
+            [call.weight for call in judged],
+            [call.user_id or call.session_id or call.id for call in judged],
+        )
+        if judged
+        else nothing
+    )
     costs = [call.cost for call in calls if call.cost is not None]
+    is_known = bool(costs) and len(costs) == len(calls)
     return Route(
         task=task,
         variant=variant,
         share=shares.get(variant),
         calls=len(calls),
-        drawn=len(calls) / of if of else 0.0,
-        judged=len(rewards),
-        reward=math.fsum(rewards) / len(rewards) if rewards else math.nan,
-        low=low,
-        high=high,
-        failed=sum(call.failed for call in calls),
-        seconds=quantile([call.seconds for call in calls], 0.5),
-        cost=math.fsum(costs) / len(costs) if costs and len(costs) == len(calls) else None,
+        drawn=math.fsum(weights) / total if total else 0.0,
+        judged=len(judged),
+        reward=reward.value,
+        low=reward.low,
+        high=reward.high,
+        failed=math.fsum(call.weight for call in calls if call.failed) / math.fsum(weights) if calls else math.nan,
+        seconds=quantile([call.seconds for call in calls], 0.5, weights),
+        cost=math.fsum(w * c for w, c in zip(weights, costs, strict=True)) / math.fsum(weights) if is_known else None,
     )
 
 
@@ -209,7 +227,7 @@ def _mean_costs(calls: Sequence[Logged]) -> dict[str, float]:
 
 
 def _usable(calls: Sequence[Logged], policy: Policy) -> tuple[list[Logged], dict[str, int]]:
-    until = int(policy.quality.about.get(_UNTIL, 0)) if isinstance(policy, Learned) else 0
+    until = int(getattr(learner(policy), "until", 0))
     left_out: Counter[str] = Counter()
     usable: list[Logged] = []
     for call in calls:
@@ -225,12 +243,12 @@ def _usable(calls: Sequence[Logged], policy: Policy) -> tuple[list[Logged], dict
 
 
 def _serving(task: str, tried: Collection[str], store: Store) -> Serving:
-    """As the registry has it, with all that was tried."""
+    """As the registry has it now; where it knows nothing of the task, what was tried."""
     registry = Registry(store)
     known = registry.serving(task)
-    variants = dict.fromkeys(tried, _NOBODY) | (dict(known.variants) if known is not None else {})
-    shares = known.shares if known is not None else {name: 1 / len(tried) for name in tried}
-    return Serving(variants=variants, shares=shares, rules=() if known is None else known.rules, salt=task)
+    if known is not None:
+        return known
+    return Serving(variants=dict.fromkeys(tried, _NOBODY), shares={name: 1 / len(tried) for name in tried}, salt=task)
 
 
 def _ask(call: Logged, serving: Serving) -> Ask:

@@ -21,13 +21,15 @@ from loopkit.capture.sdks.known import sdk_of
 from loopkit.errors import InvalidInput
 from loopkit.prompts.nearest import NearestIndex, text_of
 from loopkit.prompts.template import render
-from loopkit.route.deployments import Deployment, Pool, Retries, is_transient
+from loopkit.route.deployments import LONGEST, Deployment, Pool, Retries, is_the_places, is_transient
 from loopkit.types import Example, Variant
 from loopkit.wire import names
 
 Examples = Callable[[str], Sequence[Example]]
 """From a dataset's id to its training examples."""
 
+_WAITS = 3
+"""Attempts before which one waits for a deployment that is left alone."""
 Plan = Generator[Any, Any, "Answer"]
 """Yields what to call (perhaps awaitable), or `Wait`; receives what it gave, or what it raised; returns the answer."""
 
@@ -149,11 +151,15 @@ class Kitchen:
     def _asked(self, variant: Variant, messages: Sequence[Mapping[str, str]]) -> Plan:
         """The model's answer, from whoever gives one."""
         pool, began, tried = self._pool(variant), time.monotonic(), set[str]()
+        failure: Exception | None = None
         self._retries.begun()
         for attempt in itertools.count(1):
             deployment = pool.take(tried) or pool.take()
+            if deployment is None and attempt <= _WAITS and pool.waits() <= LONGEST:
+                yield Wait(pool.waits() + 0.01)
+                deployment = pool.take()
             if deployment is None:
-                raise pool.none_left()
+                raise failure or pool.none_left()
             dialect, client = _dialect_of(deployment.client), deployment.client
             called = replace(variant, model=deployment.models.get(variant.model or "", variant.model))
             arguments = dialect.render(called, messages)
@@ -162,13 +168,18 @@ class Kitchen:
             try:
                 response = yield partial(dialect.send, client, arguments)
             except Exception as error:
-                if not is_transient(error):
+                tried.add(deployment.name)
+                is_elsewhere = pool.has_another(tried)
+                if not is_transient(error) and not is_the_places(error):
+                    pool.worked(deployment)  # it has answered
                     raise
                 pool.failed(deployment, error)
-                tried.add(deployment.name)
-                seconds = self._retries.wait(error, attempt, began, elsewhere=pool.has_another(tried))
+                seconds = self._retries.wait(error, attempt, began, elsewhere=is_elsewhere)
+                if is_the_places(error):
+                    seconds = 0.0 if is_elsewhere else None
                 if seconds is None:
                     raise
+                failure = error
                 if seconds:
                     yield Wait(seconds)
                 continue

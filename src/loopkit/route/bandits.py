@@ -23,6 +23,8 @@ from loopkit.route.source import Logged
 
 _DRAWS: Final = 4_000
 """From the posteriors, to tell how likely each arm is the best."""
+_SILENT: Final = 100
+"""Calls of a variant of which nobody has said anything: it may wait for that no longer."""
 _SPOTS: Final = 15
 """Numbers that words come to, where nobody says what is to be seen of a call."""
 
@@ -66,18 +68,19 @@ class _Record:
 
 def _records(logged: Sequence[Logged], worth: Worth, now: int) -> dict[str, _Record]:
     found: dict[str, _Record] = defaultdict(_Record)
+    mean = sum(call.weight for call in logged) / len(logged) if logged else 1.0
     for call in logged:
-        mine = found[call.variant]
-        mine.calls += 1
-        mine.prices += worth.price(call)
+        mine, weight = found[call.variant], call.weight / mean  # a sample knows no more than its calls do
+        mine.calls += weight
+        mine.prices += weight * worth.price(call)
         reward = worth.reward(call, now)
         if reward is not None:
-            mine.known += 1
-            mine.rewards += reward
+            mine.known += weight
+            mine.rewards += weight * reward
     return dict(found)
 
 
-@dataclass(slots=True)
+@dataclass
 class Thompson:
     """Each variant as often as it is likely to be the best (Thompson 1933), by a Beta posterior of its mean reward."""
 
@@ -90,7 +93,7 @@ class Thompson:
 
     def odds(self, ask: Ask) -> Odds:
         """See `Policy.odds`."""
-        names = tuple(sorted(ask.serving.variants))
+        names = tuple(sorted(ask.candidates))
         known = self._odds
         shares = known.get(names)
         if shares is None:
@@ -111,10 +114,12 @@ class Thompson:
         wins = [0] * len(names)
         for row in zip(*columns, strict=True):
             wins[row.index(max(row))] += 1
-        return explored({n: w / _DRAWS for n, w in zip(names, wins, strict=True)}, names, self.least * len(names))
+        return explored(
+            {n: w / _DRAWS for n, w in zip(names, wins, strict=True)}, names, min(self.least * len(names), 1.0)
+        )
 
 
-@dataclass(slots=True)
+@dataclass
 class Best:
     """The variant whose calls were worth most on average, and now and then another."""
 
@@ -124,8 +129,8 @@ class Best:
     _records: Mapping[str, _Record] = field(default_factory=dict[str, _Record])
 
     def odds(self, ask: Ask) -> Odds:
-        """See `Policy.odds`. One that was never judged goes before all others: nobody knows better."""
-        names = sorted(ask.serving.variants)
+        """See `Policy.odds`. One that was never judged goes before all others for a while: nobody knows better."""
+        names = sorted(ask.candidates)
         best = max(names, key=self._mean)
         return Odds(explored({best: 1.0}, names, self.explore), "best so far", best)
 
@@ -134,8 +139,10 @@ class Best:
         self._records = _records(logged, self.worth, self.now())
 
     def _mean(self, name: str) -> float:
-        record = self._records.get(name)
-        return record.rewards / record.known - record.price if record is not None and record.known else math.inf
+        record = self._records.get(name) or _Record()
+        if record.known:
+            return record.rewards / record.known - record.price
+        return math.inf if record.calls < _SILENT else -math.inf
 
 
 Features: TypeAlias = Callable[[Mapping[str, Any]], Sequence[float]]
@@ -182,7 +189,7 @@ class _Ridge:
         return [sum(a * b for a, b in zip(own, row, strict=True)) for own in self.inverse]
 
 
-@dataclass(slots=True)
+@dataclass
 class LinUcb:
     """The variant that may be worth most for a call like this (LinUCB: Li, Chu, Langford and Schapire 2010)."""
 
@@ -197,7 +204,7 @@ class LinUcb:
 
     def odds(self, ask: Ask) -> Odds:
         """See `Policy.odds`."""
-        names = sorted(ask.serving.variants)
+        names = sorted(ask.candidates)
         row = self.features(ask.inputs)
         new = _Ridge(len(row))
         bounds = {name: self._ridges.get(name, new).bound(row, self.width) for name in names}

@@ -6,12 +6,12 @@ tried again, elsewhere first; anything else is the caller's at once.
 
 from __future__ import annotations
 
-import email.utils
 import math
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from loopkit.capture.breaker import Breaker
@@ -26,9 +26,10 @@ DEFAULT_RETRY: Final[Any] = object()
 _FAILURES: Final = 5
 _COOLDOWN: Final = 30.0
 """So many failures in a row, and so many seconds for which a deployment is left alone then."""
-_LONGEST: Final = 20.0
+LONGEST: Final = 20.0
 """Seconds: who is told to wait for longer asks somebody else instead."""
 _LONGEST_REST: Final = 300.0
+_NOT_LET_IN: Final = frozenset((401, 403))
 _TRANSIENT: Final = frozenset((408, 409, 425, 429))
 _PER_CALL: Final = 0.2
 _MOST_SAVED: Final = 10.0
@@ -63,6 +64,11 @@ class Pool:
         self._last: dict[str, str] = {}
 
     @property
+    def names(self) -> list[str]:
+        """Of all of them."""
+        return [each.name for each, _ in self._deployments]
+
+    @property
     def clients(self) -> list[Any]:
         """Of all of them."""
         return [each.client for each, _ in self._deployments]
@@ -78,6 +84,10 @@ class Pool:
             if place < 0 or each is able[-1][0]:
                 return None if breaker.is_open() else each  # another one may have taken the one trial
         return None
+
+    def waits(self) -> float:
+        """Seconds until one may be asked."""
+        return min(breaker.waits() for _, breaker in self._deployments)
 
     def has_another(self, but: Collection[str]) -> bool:
         """Whether one besides these may be asked now."""
@@ -116,6 +126,8 @@ class Retries:
     """Of one router: tenacity's policy, and how many attempts beside the first its calls may still make."""
 
     def __init__(self, retry: tenacity.BaseRetrying | None = DEFAULT_RETRY) -> None:
+        if retry is not None and retry is not DEFAULT_RETRY and not hasattr(retry, "stop"):
+            raise InvalidInput(f"retry is {retry!r}: give tenacity.Retrying(stop=..., wait=...), or None")
         self._retry = retry
         self._saved = _MOST_SAVED
 
@@ -138,7 +150,7 @@ class Retries:
             return None
         told = max(float(retry.wait(state)) if retry.wait else 0.0, retry_after(error) or 0.0)
         seconds = 0.0 if elsewhere else told
-        if seconds > _LONGEST:
+        if seconds > LONGEST:
             return None
         self._saved -= 1
         return seconds
@@ -163,6 +175,10 @@ def pools_of(client: Any) -> dict[str, Pool]:
             )
             for number, each in enumerate(made, start=1)
         ])  # fmt: skip
+    every = [name for pool in pools.values() for name in pool.names]
+    twice = next((name for name in every if every.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidInput(f"two deployments have the name {twice!r}: give each its own")
     return pools
 
 
@@ -173,6 +189,11 @@ def is_transient(error: BaseException) -> bool:
         return status in _TRANSIENT or status >= 500
     names = {base.__name__ for base in type(error).__mro__}
     return bool(names & {"TimeoutError", "ConnectionError", "APIConnectionError", "TransportError", "BotoCoreError"})
+
+
+def is_the_places(error: BaseException) -> bool:
+    """Whether it is the place that is in the way, though the same call won't go better there: a key, a permission."""
+    return status_of(error) in _NOT_LET_IN
 
 
 def status_of(error: BaseException) -> int | None:
@@ -190,14 +211,23 @@ def retry_after(error: BaseException) -> float | None:
     if not hasattr(headers, "get"):
         return None
     said = headers.get("retry-after-ms")
+    scale = 1.0 if said is None else 1000.0
+    said = headers.get("retry-after") if said is None else said
+    if said is None:
+        return None
     try:
-        if said is not None:
-            return max(float(said) / 1000, 0.0)
-        said = headers.get("retry-after")
-        return None if said is None else max(float(said), 0.0)
+        seconds = float(said) / scale
     except ValueError:
-        at = email.utils.parsedate_tz(said)
-        return None if at is None else max(email.utils.mktime_tz(at) - time.time(), 0.0)
+        seconds = _until(said)
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def _until(date: str) -> float:
+    """Seconds until then; NaN for what is no date."""
+    try:
+        return parsedate_to_datetime(date).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return math.nan
 
 
 def _by_default() -> tenacity.BaseRetrying:

@@ -216,9 +216,18 @@ def logit_of(weights: Sequence[float], row: Sequence[int]) -> float:
 
 def _parts(cases: Sequence[Case], seed: int) -> list[int]:
     """A part for each case; cases of one group are in one, and so are cases of one text."""
-    of_text: dict[str, str] = {}
-    keys = [of_text.setdefault(case.text, case.group or case.text) for case in cases]
-    return [crc32(f"{seed} {key}".encode("utf-8", "surrogatepass")) % _PARTS for key in keys]
+    above: dict[str, str] = {}
+
+    def top(key: str) -> str:
+        while above.setdefault(key, key) != key:
+            above[key] = key = above[above[key]]
+        return key
+
+    for case in cases:
+        if case.group is not None:
+            above[top(f"text {case.text}")] = top(f"group {case.group}")
+    tops = [top(f"text {case.text}") for case in cases]
+    return [crc32(f"{seed} {key}".encode("utf-8", "surrogatepass")) % _PARTS for key in tops]
 
 
 def _off(probabilities: Sequence[float], rewards: Sequence[float | None]) -> float:
@@ -240,6 +249,10 @@ def _log_odds(rate: float) -> float:
 
 
 def _check(cases: Sequence[Case], costs: Mapping[str, float]) -> None:
+    written = (case.propensity for case in cases if case.propensity is not None)
+    odd = next((each for each in written if not 0 < each <= 1), None)
+    if odd is not None:
+        raise InvalidInput(f"a propensity is {odd!r}: it is a probability above 0, or None where nobody knows it")
     bad = {name: cost for name, cost in costs.items() if not isinstance(cost, (int, float)) or not 0 <= cost < math.inf}
     if len(costs) < 2 or bad:
         raise InvalidInput(f"costs are {dict(costs)!r}: give two variants or more, each with a number of at least 0")

@@ -23,8 +23,14 @@ class Learned:
     """The variant that is worth most: its probability of a good answer, less what its cost is worth."""
 
     quality: Quality
-    price: float
+    prices: tuple[tuple[float, float], ...]
+    """Each with its share of the calls."""
     explore: float
+
+    @property
+    def until(self) -> int:
+        """When the last call began that it was fitted to, nanoseconds since the epoch."""
+        return int(self.quality.about.get("until", 0))
 
     def odds(self, ask: Ask) -> Odds:
         """See `Policy.odds`. Of the variants that are served only those count that it was fitted to."""
@@ -33,8 +39,13 @@ class Learned:
         found = {name: probability for name, probability in told.items() if name in known}
         if not found:
             raise InvalidInput(f"the router was fitted to {sorted(told)}, and {sorted(known)} are served: fit it anew")
-        best = pick(found, self.quality.costs, self.price)
-        return Odds(explored({best: 1.0}, found, self.explore), "learned", best)
+        shares: dict[str, float] = {}
+        for price, share in self.prices:
+            picked = pick(found, self.quality.costs, price)
+            shares[picked] = shares.get(picked, 0.0) + share
+        among = [name for name in found if name in ask.candidates] or list(found)
+        best = max(shares, key=shares.__getitem__)
+        return Odds(explored(shares, among, self.explore), "learned", best)
 
 
 def learned(
@@ -52,22 +63,22 @@ def learned(
         router = loopkit.Router("triage", default=small, policy=policies.learned("triage.router", strong=0.3))
 
     `explore` is the share of calls that all variants get alike, so that the next fit can tell what it would have been
-    like. It is part of `strong` and `cost`.
+    like. It is part of `strong` and `cost`, and takes from `quality`.
     """
     found = source if isinstance(source, Quality) else Quality.load(source)
     tried = checked_share("explore", explore)
     mean, least = sum(found.costs.values()) / len(found.costs), min(found.costs.values())
     if strong is not None:
-        strong = _besides("strong", strong, tried, mean=0.5, least=0.0)
+        strong = _without_exploring("strong", strong, tried, mean=0.5, least=0.0)
     if cost is not None:
-        cost = _besides("cost", cost, tried, mean=mean, least=least)
-    return Learned(found, found.price_for(strong=strong, cost=cost, quality=quality), tried)
+        cost = _without_exploring("cost", cost, tried, mean=mean, least=least)
+    return Learned(found, found.prices_for(strong=strong, cost=cost, quality=quality), tried)
 
 
-def _besides(name: str, target: Any, explore: float, *, mean: float, least: float) -> float:
+def _without_exploring(name: str, target: Any, explore: float, *, mean: float, least: float) -> float:
     """What the calls that aren't explored may come to."""
     if not isinstance(target, (int, float)) or isinstance(target, bool) or explore == 1:
-        return target  # type: ignore[no-any-return]  # what it is worth is seen to by `price_for`
+        return target  # type: ignore[no-any-return]  # what it is worth is seen to by `prices_for`
     left = (target - explore * mean) / (1 - explore)
     if left < least <= target:
         told = f"explore={explore:g} alone brings it to {explore * mean + (1 - explore) * least:.4g}"

@@ -10,7 +10,7 @@ import hashlib
 import math
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from loopkit.capture.ambient import NOTHING, Ambient
@@ -33,6 +33,11 @@ class Ask:
     around: Ambient = NOTHING
     """User, session, tags and metadata."""
 
+    @property
+    def candidates(self) -> Collection[str]:
+        """The variants that may serve by chance: those with a share, though it be none, and not by a rule alone."""
+        return self.serving.shares.keys() & self.serving.variants.keys() or self.serving.variants
+
     def text(self, fields: Sequence[str] = ()) -> str:
         """What its inputs say: those of these names, or all."""
         return text_of(self.inputs, fields)
@@ -47,6 +52,8 @@ class Odds:
     reason: str
     best: str | None = None
     """The variant that it thinks best, where it tries others besides."""
+    among: Collection[str] | None = None
+    """Those that may serve this call at all; None for all that have a share of the registry."""
 
 
 class Policy(Protocol):
@@ -78,12 +85,14 @@ def odds_of(policy: Policy, ask: Ask) -> Odds:
         if tag in ask.around.tags and variant in serving.variants:
             return Odds({variant: 1.0}, f"rule {tag}")
     odds = policy.odds(ask)
-    left, variants = 1.0, serving.variants
+    total, variants = 0.0, serving.variants
     for name, share in odds.shares.items():
-        left -= share
+        total += share
         if share < 0 or name not in variants:
-            left = math.inf
-    if not abs(left) < _SUM:
+            total = math.inf
+    if total != 1.0 and abs(total - 1) < _SUM:
+        return replace(odds, shares={name: share / total for name, share in odds.shares.items()})
+    if total != 1.0:
         raise InvalidInput(f"{type(policy).__name__} gave {dict(odds.shares)!r} for {sorted(variants)}: no odds")
     return odds
 
@@ -154,9 +163,10 @@ class Weights:
 
     def _odds(self, ask: Ask, tags: Collection[str]) -> Odds:
         able = {n: arm.weight for n, arm in self._arms.items() if n in ask.serving.variants and arm.takes(tags)}
+        among = [n for n in ask.candidates if n not in self._arms or n in able]
         total = sum(able.values())
         if total > 0:
-            return Odds({name: weight / total for name, weight in able.items() if weight}, SHARE)
+            return Odds({name: weight / total for name, weight in able.items() if weight}, SHARE, among=among)
         if able:
             return Odds({next(iter(able)): 1.0}, "nothing else may serve")
         return Odds(ask.serving.shares, SHARE)
@@ -193,25 +203,30 @@ class Explored:
         """See `Policy.odds`."""
         found = self.policy.odds(ask)
         best = found.best or max(found.shares, key=lambda name: found.shares[name])
-        return Odds(explored(found.shares, ask.serving.variants, self.share), found.reason, best)
-
-    def learn(self, logged: Any) -> None:
-        """See `Policy`."""
-        learn = getattr(self.policy, "learn", None)
-        if learn is not None:
-            learn(logged)
+        among = ask.candidates if found.among is None else found.among
+        return Odds(explored(found.shares, among, self.share), found.reason, best) if among else found
 
 
 def explore(policy: Policy, share: float) -> Explored:
-    """A policy that gives a share of the calls to all variants alike: what it isn't sure of, it finds out, and what
-    another policy would have earned can be told."""
+    """A policy that gives a share of the calls to all variants alike that may serve them: what it isn't sure of, it
+    finds out, and what another policy would have earned can be told."""
     return Explored(policy, checked_share("share", share))
 
 
 def explored(shares: Mapping[str, float], variants: Collection[str], share: float) -> dict[str, float]:
     """The odds with so large a share spread over all variants."""
     each = share / len(variants)
-    return {name: (1 - share) * shares.get(name, 0.0) + each for name in variants}
+    return {
+        name: (1 - share) * shares.get(name, 0.0) + (each if name in variants else 0.0)
+        for name in dict.fromkeys((*variants, *shares))
+    }
+
+
+def learner(policy: Any) -> Any:
+    """What of a policy learns, or was fitted: the one that another explores with."""
+    while isinstance(policy, Explored):
+        policy = policy.policy
+    return policy
 
 
 def checked_share(name: str, share: Any) -> float:

@@ -78,11 +78,12 @@ class Quality:
             for name, head in self.heads.items()
         }
 
-    def price_for(
+    def prices_for(
         self, *, cost: float | None = None, quality: float | None = None, strong: float | None = None
-    ) -> float:
-        """The price at which calls cost at most so much on average, are at least so good, or at which so large a share
-        goes to the costlier of two variants. Raises `InvalidInput` where that can't be had, or isn't one target."""
+    ) -> tuple[tuple[float, float], ...]:
+        """The prices, each with its share of the calls, at which calls cost at most so much on average, are at least so
+        good, or at which so large a share goes to the costlier of two variants. Raises `InvalidInput` where that can't
+        be had, or isn't one target."""
         given = {k: v for k, v in (("cost", cost), ("quality", quality), ("strong", strong)) if v is not None}
         if len(given) != 1:
             raise InvalidInput(f"the targets are {given or 'none'}: give one of cost=, quality= and strong=")
@@ -90,31 +91,30 @@ class Quality:
         if not isinstance(target, (int, float)) or isinstance(target, bool) or not math.isfinite(target):
             raise InvalidInput(f"{name} is {target!r}: give a number")
         if quality is not None:
-            return self._price_of_quality(quality)
-        if strong is not None:
-            return self._price_of_cost(self._cost_of_share(strong))
-        return self._price_of_cost(float(target))
+            return ((self._price_of_quality(quality), 1.0),)
+        return self._prices_of_cost(float(target) if strong is None else self._cost_of_share(strong))
 
     def _cost_of_share(self, strong: float) -> float:
-        if len(self.costs) != 2 or not 0 <= strong <= 1:
+        low, high = min(self.costs.values()), max(self.costs.values())
+        if len(self.costs) != 2 or low == high or not 0 <= strong <= 1:
             raise InvalidInput(
-                f"strong is {strong!r} for {len(self.costs)} variants: it is the share, from 0 to 1, of the costlier "
-                "of two; of more, give cost="
+                f"strong is {strong!r} for costs {dict(self.costs)}: it is the share, from 0 to 1, of the costlier of "
+                "two variants; of others, give cost="
             )
-        low, high = sorted(self.costs.values())
         return low + strong * (high - low)
 
-    def _price_of_cost(self, cost: float) -> float:
+    def _prices_of_cost(self, cost: float) -> tuple[tuple[float, float], ...]:
+        """Where no price comes to that cost, two that do so together."""
         dear, cheap = self.curve[0], self.curve[-1]
         if cost >= dear.cost:
-            return dear.price
-        if cost < cheap.cost - 1e-12:
+            return ((dear.price, 1.0),)
+        if cost < cheap.cost * (1 - 1e-9):
             raise InvalidInput(f"no call costs {cost:.6g}: the cheapest variant's cost {cheap.cost:.6g}")
         for above, below in pairwise(self.curve):
-            if below.cost <= cost:
-                part = (above.cost - cost) / (above.cost - below.cost) if above.cost > below.cost else 1.0
-                return above.price + part * (below.price - above.price)
-        return cheap.price
+            if below.cost <= cost < above.cost:
+                part = (cost - below.cost) / (above.cost - below.cost)
+                return ((above.price, part), (below.price, 1 - part)) if part else ((below.price, 1.0),)
+        return ((cheap.price, 1.0),)
 
     def _price_of_quality(self, quality: float) -> float:
         enough = [point for point in self.curve if point.quality >= quality]

@@ -14,7 +14,7 @@ from loopkit.prompts.template import version
 from loopkit.route.answer import Kitchen, check_variant
 from loopkit.route.deployments import DEFAULT_RETRY, Retries, pools_of
 from loopkit.route.dropin import RoutedModel
-from loopkit.route.policy import Ask, Decision, Policy, Shares, StickyBy, decide
+from loopkit.route.policy import Ask, Decision, Policy, Shares, StickyBy, decide, learner
 from loopkit.route.source import Serving, VariantSource
 from loopkit.types import Variant
 from loopkit.wire import names
@@ -66,7 +66,7 @@ class Router:
             raise InvalidInput(f"fallbacks is {fallbacks!r}: give a list of variants' names")
         self.fallbacks = tuple(fallbacks)
         self._own_source = source
-        self._is_learning = False
+        self._learns_from: VariantSource | None = None
         self._model = RoutedModel.of(self)
         self._kitchen = Kitchen(examples=self._examples, pools=pools_of(client), retries=Retries(retry))
 
@@ -142,10 +142,11 @@ class Router:
         source = self._source()
         if source is None:
             return self.own
-        learn = getattr(self.policy, "learn", None)
-        if learn is not None and not self._is_learning:
-            self._is_learning = True
-            source.follow(self.task, learn)
+        if self._learns_from is not source:
+            self._learns_from = source
+            learn = getattr(learner(self.policy), "learn", None)
+            if learn is not None:
+                source.follow(self.task, learn)
         return source.serving(self.task) or self.own
 
     def _source(self) -> VariantSource | None:
@@ -178,7 +179,7 @@ class Choice:
         self.name = decision.variant
         self.variant = serving.variants[decision.variant]
         self.propensity = decision.propensity
-        self.reason = decision.reason
+        self.reason = self._decided = decision.reason
         self.explore = decision.explore
 
     def call(self, **inputs: Any) -> Any:
@@ -249,7 +250,7 @@ class Choice:
 
     def chain(self) -> list[tuple[str, Variant]]:
         """The variant that was chosen, then the fallbacks, then the default: each once."""
-        self._failure = None
+        self._failure, self.reason = None, self._decided
         known = {**self._router.own.variants, **self._serving.variants}
         wanted = [(self.name, self.variant), *((name, known[name]) for name in self._router.fallbacks if name in known)]
         wanted.append((DEFAULT_NAME, self._router.default))

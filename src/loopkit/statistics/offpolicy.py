@@ -18,6 +18,8 @@ from loopkit.errors import InvalidInput
 from loopkit.statistics.paired import effective_size
 from loopkit.statistics.student import t_quantile
 
+_SUM: Final = 1e-6
+"""As far as probabilities that were added up may be off."""
 FEWEST: Final = 100
 """The effective sample below which nothing is said."""
 
@@ -92,10 +94,10 @@ def off_policy(draws: Sequence[Draw], *, clip: float | None = None, alpha: float
     ]
     uncut = math.fsum(weights)
     return OffPolicy(
-        ips=_mean([ratio * reward for ratio, reward in zip(ratios, rewards, strict=True)], own, units, alpha),
-        snips=_mean(rewards, kept, units, alpha),
-        dr=_mean(corrections, own, units, alpha),
-        logged=_mean(rewards, own, units, alpha),
+        ips=weighted_mean([ratio * reward for ratio, reward in zip(ratios, rewards, strict=True)], own, units, alpha),
+        snips=weighted_mean(rewards, kept, units, alpha),
+        dr=weighted_mean(corrections, own, units, alpha),
+        logged=weighted_mean(rewards, own, units, alpha),
         draws=len(draws),
         effective=effective,
         clipped=sum(each.target / each.propensity > most for each in draws),
@@ -104,8 +106,10 @@ def off_policy(draws: Sequence[Draw], *, clip: float | None = None, alpha: float
     )
 
 
-def _mean(values: Sequence[float], weights: Sequence[float], units: Sequence[Hashable], alpha: float) -> Estimate:
-    """A weighted mean, linearised for its variance."""
+def weighted_mean(
+    values: Sequence[float], weights: Sequence[float], units: Sequence[Hashable], alpha: float = 0.05
+) -> Estimate:
+    """A weighted mean with its interval, of observations in units."""
     total = math.fsum(weights)
     value = math.fsum(weight * each for weight, each in zip(weights, values, strict=True)) / total
     sums: dict[Hashable, float] = defaultdict(float)
@@ -123,9 +127,9 @@ def _check(draws: Sequence[Draw], clip: float | None) -> None:
     if clip is not None and not 1 <= clip < math.inf:
         raise InvalidInput(f"clip is {clip!r}: give the largest ratio of probabilities that counts, 1 or more")
     for each in draws:
-        if not 0 < each.propensity <= 1:
+        if not 0 < each.propensity <= 1 + _SUM:
             raise InvalidInput(f"a decision was made with probability {each.propensity!r}: it is above 0, at most 1")
-        if not 0 <= each.target <= 1:
+        if not 0 <= each.target <= 1 + _SUM:
             raise InvalidInput(f"the other policy's probability is {each.target!r}: it is between 0 and 1")
         if not math.isfinite(each.reward):
             raise InvalidInput(f"a reward is {each.reward!r}: give numbers")
