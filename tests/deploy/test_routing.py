@@ -137,7 +137,7 @@ def test_exploring_beside_it_changes_nothing_of_that(shop: Path) -> None:
 
 
 def test_failures_count_as_often_as_answers_are_judged(clean_environment: Path) -> None:
-    """One call in ten is judged; the large one fails in a tenth of its calls, and is good in nine tenths of the rest."""
+    """One call in ten is judged; the large one fails in a tenth, and is good in nine tenths of the rest."""
     loopkit.init("shop")
     registry = loopkit.Registry(loopkit.open_store())
     registry.promote("ask", registry.add("ask", LARGE, name="large"), reason="try")
