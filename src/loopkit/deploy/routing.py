@@ -100,11 +100,10 @@ def simulate_router(
     store = store or open_store()
     calls = logged(task, since=since, store=store)
     usable, left_out = _usable(calls, policy)
-    policy = deepcopy(policy)  # what it learns here is not for those whom it serves
-    learn = getattr(learner(policy), "learn", None)
-    if learn is not None:
+    if hasattr(learner(policy), "learn"):
+        policy = deepcopy(policy)  # what it learns here is not for those whom it serves
         half = len(usable) // 2
-        learn(usable[:half])
+        learner(policy).learn(usable[:half])
         left_out["that it learnt from"] = half
         usable = usable[half:]
     if not usable:
