@@ -42,20 +42,14 @@ class Routed:
         """See `Interceptor.around`."""
         said = "\n".join(each.text for each in call.asks() if each.of == "words")
         choice = self._router.choose(**{TEXT: said})
-        chain = choice.chain()
-        for left, (name, variant) in zip(range(len(chain) - 1, -1, -1), chain, strict=True):
-            try:
-                result = yield replace(call, request=_request(call.request, name, variant))
-            except Exception as error:  # noqa: BLE001  # a provider may raise anything; what can't be mended is raised
-                choice.failed(name, error, is_last=not left)
-            else:
-                choice.answered(name)
-                return result
-        raise AssertionError("the last of the chain answers, or raises")
+        for attempt in choice.attempts():
+            with attempt as variant:
+                return (yield replace(call, request=_request(call.request, variant)))
+        raise AssertionError("the last attempt answers, or raises")
 
 
-def _request(request: Mapping[str, Any], name: str, variant: Variant) -> dict[str, Any]:
+def _request(request: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
     """The request with the variant's model and parameters; its words are the application's."""
     if variant.model is None:
-        raise InvalidInput(f"variant {name!r} has no model to put in the place of router.model: use router.call()")
+        raise InvalidInput("a variant without a model can't stand in the place of router.model: use router.call()")
     return {**request, **variant.parameters, "model": variant.model}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from loopkit import _host
@@ -174,7 +174,6 @@ class Choice:
         self._router = router
         self._kitchen = kitchen
         self._block: Any = None
-        self._failure: Exception | None = None
         self._serving = serving
         self.name = decision.variant
         self.variant = serving.variants[decision.variant]
@@ -184,29 +183,17 @@ class Choice:
 
     def call(self, **inputs: Any) -> Any:
         """The chosen variant's output; where it fails, that of the first of the fallbacks that doesn't."""
-        chain = self.chain()
-        for left, (name, variant) in zip(range(len(chain) - 1, -1, -1), chain, strict=True):
-            try:
-                output = self._kitchen.serve(variant, inputs).output
-            except Exception as error:  # noqa: BLE001  # a provider may raise anything; what can't be mended is raised
-                self.failed(name, error, is_last=not left)
-            else:
-                self.answered(name)
-                return output
-        raise AssertionError("the last of the chain answers, or raises")
+        for attempt in self.attempts():
+            with attempt as variant:
+                return self._kitchen.serve(variant, inputs).output
+        raise AssertionError("the last attempt answers, or raises")
 
     async def acall(self, **inputs: Any) -> Any:
         """`call`, awaiting what is awaitable."""
-        chain = self.chain()
-        for left, (name, variant) in zip(range(len(chain) - 1, -1, -1), chain, strict=True):
-            try:
-                output = (await self._kitchen.aserve(variant, inputs)).output
-            except Exception as error:  # noqa: BLE001  # a provider may raise anything; what can't be mended is raised
-                self.failed(name, error, is_last=not left)
-            else:
-                self.answered(name)
-                return output
-        raise AssertionError("the last of the chain answers, or raises")
+        for attempt in self.attempts():
+            with attempt as variant:
+                return (await self._kitchen.aserve(variant, inputs)).output
+        raise AssertionError("the last attempt answers, or raises")
 
     def request(self, **inputs: Any) -> dict[str, Any]:
         """The arguments for a call of your own with a model variant. Raises `InvalidInput` for other variants."""
@@ -248,21 +235,19 @@ class Choice:
     def __exit__(self, *exc: Any) -> None:
         self._block.__exit__(*exc)
 
-    def chain(self) -> list[tuple[str, Variant]]:
-        """The variant that was chosen, then the fallbacks, then the default: each once."""
-        self._failure, self.reason = None, self._decided
+    def attempts(self) -> Iterator[Attempt]:
+        """The variant that was chosen, then the fallbacks, then the default: each once, as long as one fails."""
+        self.reason = self._decided
         known = {**self._router.own.variants, **self._serving.variants}
         wanted = [(self.name, self.variant), *((name, known[name]) for name in self._router.fallbacks if name in known)]
         wanted.append((DEFAULT_NAME, self._router.default))
-        return [each for at, each in enumerate(wanted) if each[1] not in [before for _, before in wanted[:at]]]
+        chain = [each for at, each in enumerate(wanted) if each[1] not in [before for _, before in wanted[:at]]]
+        failures: list[Exception] = []
+        for number, (name, variant) in enumerate(chain, start=1):
+            yield Attempt(self, name, variant, failures, is_last=number == len(chain))
 
-    def failed(self, name: str, error: Exception, *, is_last: bool) -> None:
-        """Re-raise what nobody can mend; else note that somebody else is asked."""
-        if isinstance(error, Blocked):
-            raise error
-        self._failure = error if self._failure is None or not isinstance(error, NoDeployment) else self._failure
-        if is_last:
-            raise self._failure  # what a provider said, rather than that nobody is left to be asked
+    def failed(self, name: str, error: Exception) -> None:
+        """Note that somebody else is asked."""
         _host.warn_once(
             f"variant {self._router.task}/{name}",
             f"variant {name!r} of {self._router.task!r} failed, another one is asked: {error!r}",
@@ -283,3 +268,34 @@ class Choice:
             while live is not None and live.task == self._router.task:
                 live.set_attributes(attributes)
                 live = live.parent
+
+
+class Attempt:
+    """As a block: the variant to be served now. A failure in it goes no further where there is another to be asked."""
+
+    def __init__(
+        self, choice: Choice, name: str, variant: Variant, failures: list[Exception], *, is_last: bool
+    ) -> None:
+        self._choice = choice
+        self._name = name
+        self._variant = variant
+        self._failures = failures
+        self._is_last = is_last
+
+    def __enter__(self) -> Variant:
+        return self._variant
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        if error is None:
+            self._choice.answered(self._name)
+            return False
+        if not isinstance(error, Exception) or isinstance(error, Blocked):
+            return False
+        if not self._is_last:
+            self._failures.append(error)
+            self._choice.failed(self._name, error)
+            return True
+        said = [each for each in self._failures if not isinstance(each, NoDeployment)]
+        if isinstance(error, NoDeployment) and said:
+            raise said[-1] from None  # by a provider, rather than that nobody is left to be asked
+        return False
