@@ -27,8 +27,9 @@ from loopkit.capture.ambient import Ambient
 from loopkit.deploy.routing import expected_rewards
 from loopkit.route.fitting import Case, fit_head, fit_quality, logit_of, pick
 from loopkit.route.policy import Ask, decide
-from loopkit.route.quality import buckets_of, logistic
+from loopkit.route.quality import buckets_of
 from loopkit.route.source import Logged, Serving
+from loopkit.statistics.logistic import logistic
 from loopkit.statistics.offpolicy import Draw, off_policy
 from loopkit.statistics.paired import mean_interval, paired_difference
 from loopkit.types import Variant

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Final
@@ -17,8 +17,9 @@ from loopkit.errors import InvalidInput
 from loopkit.prompts.nearest import text_of
 from loopkit.route.fitting import FEWEST, Case, fit_head, fit_quality, logit_of
 from loopkit.route.policy import Ask, Policy, learner, odds_of
-from loopkit.route.quality import Quality, buckets_of, logistic
+from loopkit.route.quality import UNTIL, Quality, buckets_of
 from loopkit.route.source import Logged, Serving
+from loopkit.statistics.logistic import logistic
 from loopkit.statistics.offpolicy import Draw, Estimate, OffPolicy, off_policy, weighted_mean
 from loopkit.statistics.paired import quantile
 from loopkit.store.locate import open_store
@@ -27,7 +28,6 @@ from loopkit.types import Variant
 
 CLIP: Final = 50.0
 """The largest ratio of two policies' probabilities that counts as it is."""
-_UNTIL: Final = "until"
 _NOBODY: Final = Variant(model="not served", prompt="{input}")
 
 
@@ -65,7 +65,7 @@ def fit_router(
         for call in judged
         if call.variant in prices
     ]
-    return fit_quality(cases, prices, fields=fields, about={"task": task, _UNTIL: max(call.at for call in judged)})
+    return fit_quality(cases, prices, fields=fields, about={"task": task, UNTIL: max(call.at for call in judged)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,25 +112,12 @@ def simulate_router(
     tried = sorted({call.variant for call in usable})
     serving = _serving(task, tried, store)
     targets = [odds_of(policy, _ask(call, serving)).shares for call in usable]
-    expected = expected_rewards(usable, tried)
-    draws = [
-        Draw(
-            reward=call.reward or 0.0,
-            propensity=call.propensity or 1.0,
-            target=target.get(call.variant, 0.0),
-            unit=call.user_id or call.session_id,
-            weight=call.weight,
-            predicted=means[call.variant],
-            expected=sum(share * means.get(name, 0.0) for name, share in target.items()),
-        )
-        for call, target, means in zip(usable, targets, expected, strict=True)
-    ]
     shares: Counter[str] = Counter()
     for target in targets:
         shares.update(target)
     return Simulated(
         task=task,
-        earned=off_policy(draws, clip=clip),
+        earned=off_policy(_draws(usable, targets, tried), clip=clip),
         shares={name: share / len(targets) for name, share in sorted(shares.items())},
         untried=sum(share for name, share in shares.items() if name not in tried) / len(targets),
         left_out=left_out,
@@ -241,6 +228,21 @@ def _usable(calls: Sequence[Logged], policy: Policy) -> tuple[list[Logged], dict
     return usable, dict(left_out)
 
 
+def _draws(calls: Sequence[Logged], targets: Sequence[Mapping[str, float]], tried: Sequence[str]) -> list[Draw]:
+    return [
+        Draw(
+            reward=call.reward or 0.0,
+            propensity=call.propensity or 1.0,
+            target=target.get(call.variant, 0.0),
+            unit=call.user_id or call.session_id,
+            weight=call.weight,
+            predicted=means[call.variant],
+            expected=sum(share * means.get(name, 0.0) for name, share in target.items()),
+        )
+        for call, target, means in zip(calls, targets, expected_rewards(calls, tried), strict=True)
+    ]
+
+
 def _serving(task: str, tried: Collection[str], store: Store) -> Serving:
     """As the registry has it now; where it knows nothing of the task, what was tried."""
     registry = Registry(store)
@@ -263,12 +265,17 @@ def expected_rewards(calls: Sequence[Logged], names: Sequence[str]) -> list[dict
     for half in (0, 1):
         for name in names:
             others = [at for at, call in enumerate(calls) if halves[at] != half and call.variant == name]
-            rewards = [calls[at].reward or 0.0 for at in others]
-            is_probable = len(others) >= FEWEST and all(0 <= reward <= 1 for reward in rewards)
-            mean = math.fsum(rewards) / len(rewards) if rewards else 0.0
-            weights, bias = fit_head([rows[at] for at in others], rewards) if is_probable else ([], 0.0)
+            predict = _predictor([rows[at] for at in others], [calls[at].reward or 0.0 for at in others])
             for at, own in enumerate(halves):
                 if own == half:
-                    told = logistic(bias + logit_of(weights, rows[at])) if is_probable else mean
-                    found[at][name] = told
+                    found[at][name] = predict(rows[at])
     return found
+
+
+def _predictor(rows: Sequence[Sequence[int]], rewards: Sequence[float]) -> Callable[[Sequence[int]], float]:
+    """From a text's buckets to the reward to be expected: by a head where there is enough to fit one, else the mean."""
+    if len(rows) < FEWEST or not all(0 <= reward <= 1 for reward in rewards):
+        mean = math.fsum(rewards) / len(rewards) if rewards else 0.0
+        return lambda _: mean
+    weights, bias = fit_head(rows, rewards)
+    return lambda row: logistic(bias + logit_of(weights, row))

@@ -23,6 +23,7 @@ from zlib import crc32
 
 from loopkit.detect.folding import folded
 from loopkit.errors import InvalidInput
+from loopkit.statistics.logistic import logistic
 
 _BUCKETS: Final = 1 << 15
 _TOKEN: Final = re.compile(r"[\w']+|[^\w\s]")
@@ -68,7 +69,7 @@ class Weights:
 
     def _probability(self, words: Sequence[str]) -> float:
         values = self.values
-        return _logistic(self.scale * sum(values[bucket] * value for bucket, value in features(words)) + self.bias)
+        return logistic(self.scale * sum(values[bucket] * value for bucket, value in features(words)) + self.bias)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Into a file of 33 kB, and ten bytes for each text that they were fitted to."""
@@ -184,7 +185,7 @@ def _fitted(
     for _ in range(_ROUNDS):
         order.shuffle(told)
         for row, label in told:
-            error = _logistic(bias + sum(weights[bucket] * value for bucket, value in row)) - label
+            error = logistic(bias + sum(weights[bucket] * value for bucket, value in row)) - label
             if abs(error) < _SURE:
                 continue
             for bucket, value in row:
@@ -194,7 +195,3 @@ def _fitted(
             bias_sum += error * error
             bias -= _STEP * error / math.sqrt(bias_sum)
     return weights, bias
-
-
-def _logistic(value: float) -> float:
-    return 1 / (1 + math.exp(-max(min(value, 30.0), -30.0)))

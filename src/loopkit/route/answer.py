@@ -174,9 +174,10 @@ class Kitchen:
                     pool.worked(deployment)  # it has answered
                     raise
                 pool.failed(deployment, error)
-                seconds = self._retries.wait(error, attempt, began, elsewhere=is_elsewhere)
                 if is_the_places(error):
                     seconds = 0.0 if is_elsewhere else None
+                else:
+                    seconds = self._retries.wait(error, attempt, began, elsewhere=is_elsewhere)
                 if seconds is None:
                     raise
                 failure = error

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from loopkit.capture.breaker import Breaker
@@ -59,61 +60,60 @@ class Pool:
         now: Callable[[], float] = time.monotonic,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._deployments = [(each, Breaker(_FAILURES, _COOLDOWN, now)) for each in deployments]
+        self._deployments = tuple(deployments)
+        self._breakers = {each.name: Breaker(_FAILURES, _COOLDOWN, now) for each in deployments}
         self._draw = draw
         self._last: dict[str, str] = {}
 
     @property
     def names(self) -> list[str]:
         """Of all of them."""
-        return [each.name for each, _ in self._deployments]
+        return [each.name for each in self._deployments]
 
     @property
     def clients(self) -> list[Any]:
         """Of all of them."""
-        return [each.client for each, _ in self._deployments]
+        return [each.client for each in self._deployments]
 
     def take(self, but: Collection[str] = ()) -> Deployment | None:
         """One that may be asked now, by the weights; None where all are being left alone."""
-        able = [
-            (each, breaker) for each, breaker in self._deployments if each.name not in but and breaker.may_be_asked()
-        ]
-        place = self._draw() * sum(each.weight for each, _ in able)
-        for each, breaker in able:
-            place -= each.weight
-            if place < 0 or each is able[-1][0]:
-                return None if breaker.is_open() else each  # another one may have taken the one trial
-        return None
-
-    def waits(self) -> float:
-        """Seconds until one may be asked."""
-        return min(breaker.waits() for _, breaker in self._deployments)
+        able = self._able(but)
+        if not able:
+            return None
+        place = self._draw() * sum(each.weight for each in able)
+        reached = zip(accumulate(each.weight for each in able), able, strict=True)
+        taken = next((each for reach, each in reached if place < reach), able[-1])
+        # of several that find its time to be over, one makes the trial
+        return None if self._breakers[taken.name].is_open() else taken
 
     def has_another(self, but: Collection[str]) -> bool:
         """Whether one besides these may be asked now."""
-        return any(breaker.may_be_asked() for each, breaker in self._deployments if each.name not in but)
+        return bool(self._able(but))
+
+    def waits(self) -> float:
+        """Seconds until one may be asked."""
+        return min(breaker.waits() for breaker in self._breakers.values())
 
     def failed(self, deployment: Deployment, error: Exception) -> None:
         """It did. One that says when to come again is left alone until then."""
+        breaker, rest = self._breakers[deployment.name], retry_after(error)
         self._last[deployment.name] = f"{type(error).__name__}: {error}"[:200]
-        rest = retry_after(error)
-        for each, breaker in self._deployments:
-            if each is deployment:
-                breaker.failed()
-                if rest is not None:
-                    breaker.rest(min(rest, _LONGEST_REST))
+        breaker.failed()
+        if rest is not None:
+            breaker.rest(min(rest, _LONGEST_REST))
 
     def worked(self, deployment: Deployment) -> None:
         """It did."""
-        for each, breaker in self._deployments:
-            if each is deployment:
-                breaker.worked()
+        self._breakers[deployment.name].worked()
+
+    def _able(self, but: Collection[str]) -> list[Deployment]:
+        return [each for each in self._deployments if each.name not in but and self._breakers[each.name].may_be_asked()]
 
     def health(self) -> dict[str, str]:
         """Of each by its name: "ok", or why it is being left alone."""
         return {
-            each.name: "ok" if breaker.may_be_asked() else f"left alone after {self._last.get(each.name, 'failures')}"
-            for each, breaker in self._deployments
+            name: "ok" if breaker.may_be_asked() else f"left alone after {self._last.get(name, 'failures')}"
+            for name, breaker in self._breakers.items()
         }
 
     def none_left(self) -> NoDeployment:

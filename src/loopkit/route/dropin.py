@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from loopkit.capture.chain import Call, Plan
 from loopkit.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from loopkit.route.router import Router
-    from loopkit.types import Variant
+from loopkit.types import Variant
 
 TEXT = "input"
 """The input's name, as policies see it."""
+
+
+class Chosen(Protocol):
+    """What a router has chosen for one call."""
+
+    def attempts(self) -> Iterable[AbstractContextManager[Variant, bool]]:
+        """The variants to be asked in turn, each as a block around its call."""
+        ...
 
 
 class RoutedModel(str):
@@ -23,10 +29,10 @@ class RoutedModel(str):
     interceptor: Routed
 
     @classmethod
-    def of(cls, router: Router) -> RoutedModel:
-        """The router's."""
-        made = cls(f"loopkit/{router.task}")
-        made.interceptor = Routed(router)
+    def of(cls, task: str, choose: Callable[..., Chosen]) -> RoutedModel:
+        """That of a task's router; `choose` is the router's, which is given the call's inputs by name."""
+        made = cls(f"loopkit/{task}")
+        made.interceptor = Routed(choose)
         return made
 
 
@@ -35,14 +41,13 @@ class Routed:
 
     name = "router"
 
-    def __init__(self, router: Router) -> None:
-        self._router = router
+    def __init__(self, choose: Callable[..., Chosen]) -> None:
+        self._choose = choose
 
     def around(self, call: Call) -> Plan:
         """See `Interceptor.around`."""
         said = "\n".join(each.text for each in call.asks() if each.of == "words")
-        choice = self._router.choose(**{TEXT: said})
-        for attempt in choice.attempts():
+        for attempt in self._choose(**{TEXT: said}).attempts():
             with attempt as variant:
                 return (yield replace(call, request=_request(call.request, variant)))
         raise AssertionError("the last attempt answers, or raises")

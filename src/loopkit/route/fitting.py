@@ -15,7 +15,8 @@ from typing import Any, Final
 from zlib import crc32
 
 from loopkit.errors import InvalidInput
-from loopkit.route.quality import BUCKETS, Head, Point, Quality, buckets_of, logistic
+from loopkit.route.quality import BUCKETS, Head, Point, Quality, buckets_of
+from loopkit.statistics.logistic import logistic
 
 _TRUST: Final = 1.0
 """How much one row may weigh against the ridge (liblinear's C)."""

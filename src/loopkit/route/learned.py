@@ -12,7 +12,7 @@ from loopkit.errors import InvalidInput
 from loopkit.prompts.nearest import NearestIndex
 from loopkit.route.fitting import pick
 from loopkit.route.policy import Ask, Odds, checked_share, explored
-from loopkit.route.quality import Quality
+from loopkit.route.quality import UNTIL, Quality
 
 Embedder: TypeAlias = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 """From texts to vectors, one a text."""
@@ -30,7 +30,7 @@ class Learned:
     @property
     def until(self) -> int:
         """When the last call began that it was fitted to, nanoseconds since the epoch."""
-        return int(self.quality.about.get("until", 0))
+        return int(self.quality.about.get(UNTIL, 0))
 
     def odds(self, ask: Ask) -> Odds:
         """See `Policy.odds`. Of the variants that are served only those count that it was fitted to."""

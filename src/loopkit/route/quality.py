@@ -18,6 +18,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from loopkit.errors import InvalidInput
+from loopkit.statistics.logistic import logistic
 
 BUCKETS: Final = 1 << 16
 _MASK: Final = BUCKETS - 1
@@ -29,6 +30,8 @@ _LONG_WORD: Final = 24
 """Bytes: where words are longer on average, the script has no spaces, and characters are counted instead."""
 _ZERO: Final = 128
 FORMAT: Final = 1
+UNTIL: Final = "until"
+"""In `Quality.about`: when the last call began that the heads were fitted to, nanoseconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +179,3 @@ def buckets_of(text: str) -> list[int]:
     size, lines, word = len(data).bit_length(), data.count(b"\n").bit_length(), len(data) // (len(words) or 1)
     found.update(crc32(fact) & _MASK for fact in (b"length %d" % size, b"lines %d" % lines, b"word %d" % word))
     return list(found)
-
-
-def logistic(value: float) -> float:
-    """Between 0 and 1."""
-    return 1 / (1 + math.exp(-max(min(value, 30.0), -30.0)))

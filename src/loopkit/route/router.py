@@ -67,7 +67,7 @@ class Router:
         self.fallbacks = tuple(fallbacks)
         self._own_source = source
         self._learns_from: VariantSource | None = None
-        self._model = RoutedModel.of(self)
+        self._model = RoutedModel.of(task, self.choose)
         self._kitchen = Kitchen(examples=self._examples, pools=pools_of(client), retries=Retries(retry))
 
     def call(self, **inputs: Any) -> Any:
