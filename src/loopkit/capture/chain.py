@@ -282,11 +282,12 @@ def _sent(call: Call) -> Plan:
     course.sent, course.read = replace(call, course=Course()), None  # a copy: else each would be a circle
     try:
         result = yield call
-    except (Interrupt, GeneratorExit):
+    except (Interrupt, GeneratorExit):  # its caller has gone: the model answers all the same
         course.came.append({})
         raise
     except Exception as error:
-        parsed = getattr(error, "completion", None)  # an SDK that couldn't parse an answer carries it
+        # an SDK that couldn't parse an answer carries it; after a timeout one may have been made, as after the above
+        parsed = getattr(error, "completion", None)
         if parsed is not None or "Timeout" in type(error).__name__:
             course.came.append(parsed or {})
         raise

@@ -94,11 +94,6 @@ class Examination:
         place.breaker.worked()
         return self.said(place, trip, seen)
 
-    @staticmethod
-    def record(verdict: Verdict, place: Placed, seen: Seen) -> None:
-        """Write down what was said when nothing was yet."""
-        _record(verdict, place, seen, None)
-
     def said(self, place: Placed, trip: Trip | None, seen: Seen, seconds: float | None = None) -> Verdict:
         """What a trip amounts to, recorded."""
         if trip is None:
