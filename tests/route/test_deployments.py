@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -167,6 +169,23 @@ def test_calls_at_the_same_time_wait_for_a_busy_place_that_says_how_long() -> No
     for thread in threads:
         thread.join()
     assert answers == ["hello"] * 6
+
+
+def test_nobody_waits_for_who_keeps_failing_or_where_there_is_no_retry() -> None:
+    busy, spare = Place((429, {"retry-after": "3"})), Place("spare")
+    route = loopkit.Router(
+        "ask", default=SMALL, client={"a": busy.client, "b": spare.client}, retry=None, fallbacks=["b"],
+        variants={"b": Variant(model="b", prompt="{q}", client="b")},
+    )  # fmt: skip
+    began = time.monotonic()
+    assert [route.call(q="x") for _ in range(3)] == ["spare"] * 3
+    assert time.monotonic() - began < 3
+    now = [0.0]
+    pool = Pool([Deployment(client=1, name="a")], now=lambda: now[0])
+    for _ in range(5):
+        pool.failed(Deployment(client=1, name="a"), RuntimeError("down"))
+    now[0] = 29.0
+    assert pool.rests() == math.inf
 
 
 def test_what_a_provider_said_goes_before_that_nobody_is_left() -> None:

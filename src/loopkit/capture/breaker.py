@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -43,6 +44,10 @@ class Breaker:
         """Seconds for which it will be left alone."""
         until = max(self._rests, self._until if self._count >= self._failures else 0.0)
         return max(until - self._now(), 0.0) if until else 0.0
+
+    def rests(self) -> float:
+        """Seconds for which it was told to be left alone; infinite where it is left alone because it kept failing."""
+        return self.waits() if self._count < self._failures else math.inf
 
     def rest(self, seconds: float) -> None:
         """Leave it alone for so long, or longer where that was said before."""

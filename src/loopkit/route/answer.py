@@ -21,7 +21,7 @@ from loopkit.capture.sdks.known import sdk_of
 from loopkit.errors import InvalidInput
 from loopkit.prompts.nearest import NearestIndex, text_of
 from loopkit.prompts.template import render
-from loopkit.route.deployments import LONGEST, Deployment, Pool, Retries, is_the_places, is_transient
+from loopkit.route.deployments import LONGEST, Deployment, Pool, Retries, is_the_places, is_transient, status_of
 from loopkit.types import Example, Variant
 from loopkit.wire import names
 
@@ -155,8 +155,8 @@ class Kitchen:
         self._retries.begun()
         for attempt in itertools.count(1):
             deployment = pool.take(tried) or pool.take()
-            if deployment is None and attempt <= _WAITS and pool.waits() <= LONGEST:
-                yield Wait(pool.waits() + 0.01)
+            if deployment is None and self._retries.may_wait and attempt <= _WAITS and pool.rests() <= LONGEST:
+                yield Wait(pool.rests() + 0.01)
                 deployment = pool.take()
             if deployment is None:
                 raise failure or pool.none_left()
@@ -171,7 +171,8 @@ class Kitchen:
                 tried.add(deployment.name)
                 is_elsewhere = pool.has_another(tried)
                 if not is_transient(error) and not is_the_places(error):
-                    pool.worked(deployment)  # it has answered
+                    if status_of(error) is not None:  # it has answered
+                        pool.worked(deployment)
                     raise
                 pool.failed(deployment, error)
                 if is_the_places(error):
@@ -204,6 +205,8 @@ class Kitchen:
             why, confidence = "not sure", None
             try:
                 answer = yield from self._plan(stage, inputs)
+            except InvalidInput:  # the cascade itself is wrong
+                raise
             except Exception as error:  # noqa: BLE001  # the next stage is there for that
                 why = type(error).__name__
             else:

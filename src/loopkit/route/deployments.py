@@ -90,9 +90,9 @@ class Pool:
         """Whether one besides these may be asked now."""
         return bool(self._able(but))
 
-    def waits(self) -> float:
-        """Seconds until one may be asked."""
-        return min(breaker.waits() for breaker in self._breakers.values())
+    def rests(self) -> float:
+        """Seconds until one may be asked that has said when to come again."""
+        return min(breaker.rests() for breaker in self._breakers.values())
 
     def failed(self, deployment: Deployment, error: Exception) -> None:
         """It did. One that says when to come again is left alone until then."""
@@ -130,6 +130,11 @@ class Retries:
             raise InvalidInput(f"retry is {retry!r}: give tenacity.Retrying(stop=..., wait=...), or None")
         self._retry = retry
         self._saved = _MOST_SAVED
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a call may be kept waiting at all."""
+        return self._retry is not None
 
     def begun(self) -> None:
         """A call has begun."""
